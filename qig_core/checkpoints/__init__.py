@@ -1,0 +1,1 @@
+"""Checkpoints that can be trusted: published whole or not at all, verified before they are used."""

@@ -1,0 +1,158 @@
+"""Where everything in a run directory lies. The only place where a file name is spelled."""
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from qig_core.errors import RunNotFound, UsageError
+from qig_core.rundir.schema import is_run_id
+
+_STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class RunDir:
+    """The paths of one run."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.path)!r})"
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat.json"
+
+    @property
+    def mailbox(self) -> Path:
+        return self.path / "mailbox"
+
+    @property
+    def mailbox_in(self) -> Path:
+        return self.mailbox / "in"
+
+    @property
+    def mailbox_out(self) -> Path:
+        return self.mailbox / "out"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def emergencies(self) -> Path:
+        return self.path / "emergencies"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    @property
+    def console_log(self) -> Path:
+        return self.path / "console.log"
+
+    @property
+    def notes(self) -> Path:
+        return self.path / "notes.md"
+
+    def telemetry(self, stream: str | None = None) -> Path:
+        """The samples of the run, or of one further stream.
+
+        Raises:
+            UsageError: a stream name that could leave the directory.
+        """
+        if stream is None:
+            return self.path / "telemetry.jsonl"
+        if not _STREAM.fullmatch(stream):
+            raise UsageError(f"stream name {stream!r}: letters, digits, _ and - only, at most 64")
+        return self.path / f"telemetry.{stream}.jsonl"
+
+    def command(self, command_id: str) -> Path:
+        return self.mailbox_in / f"{command_id}.json"
+
+    def ack(self, command_id: str) -> Path:
+        return self.mailbox_out / f"{command_id}.json"
+
+    def checkpoint(self, name: str) -> Path:
+        """The directory of one checkpoint.
+
+        Raises:
+            UsageError: not a plain name.
+        """
+        if not is_run_id(name):
+            raise UsageError(f"checkpoint {name!r} is not a plain name")
+        return self.checkpoints / name
+
+    def checkpoint_manifest(self, name: str) -> Path:
+        return self.checkpoint(name) / "manifest.json"
+
+    def checkpoint_tags(self, name: str) -> Path:
+        return self.checkpoint(name) / "tags.json"
+
+    def emergency(self, emergency_id: str) -> Path:
+        return self.emergencies / f"{emergency_id}.json"
+
+    def emergency_stacks(self, emergency_id: str) -> Path:
+        return self.emergencies / f"{emergency_id}.stacks.txt"
+
+    def exists(self) -> bool:
+        return self.manifest.is_file()
+
+
+def default_root() -> Path:
+    """Where runs live when nobody says otherwise: $QIG_RUNS, else ./runs."""
+    return Path(os.environ.get("QIG_RUNS") or "runs")
+
+
+def new_run_id(now: float | None = None) -> str:
+    """A time-sortable random id (UTC): 20261122-235014-1f0a9c."""
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + "-" + secrets.token_hex(3)
+
+
+def resolve_run(text: str, root: Path) -> RunDir:
+    """RUN as a command line gives it: with a "/" or "." a path, else an id under `root`.
+
+    Raises:
+        RunNotFound: no run directory there.
+    """
+    is_path = "/" in text or "." in text
+    run = RunDir(Path(text).resolve() if is_path else root / text)
+    if run.exists():
+        return run
+    if is_path:
+        what = "is not a run directory (no run.json)" if run.path.is_dir() else "does not exist"
+        raise RunNotFound(f"{text!r} {what}")
+    known = sorted((r.id for r in list_runs(root)), reverse=True)
+    hint = f"; the newest there is {known[0]!r}" if known else "; there is none"
+    raise RunNotFound(f"no run {text!r} under {str(root)!r}{hint}")
+
+
+def list_runs(root: Path) -> Iterator[RunDir]:
+    """The run directories directly under `root`, oldest id first; nothing where the folder is absent."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        run = RunDir(root / name)
+        if run.exists():
+            yield run

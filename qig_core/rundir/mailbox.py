@@ -1,0 +1,227 @@
+"""Commands in, acknowledgements out. The trainer's side (`Mailbox`) and the asker's (`send`, `withdraw`, `read_ack`).
+
+A file in the mailbox is a stranger's until it has been checked: it must be a regular file with one link, owned by this
+user, writable by nobody else, small, named by its id, and addressed to this session.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from qig_core.errors import Refused
+from qig_core.rundir.atomic import encode_document, write_document
+from qig_core.rundir.host import host_name, user_name
+from qig_core.rundir.layout import RunDir
+from qig_core.rundir.reader import read_document
+from qig_core.rundir.schema import VERBS, Ack, Command, Heartbeat, Manifest, Stage, is_command_id
+
+MAX_BYTES = 64 * 1024
+MAX_FILES_A_POLL = 64
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse a folder that is not this user's alone, naming the command that cures it."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise Refused(f"no mailbox at {str(path)!r}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise Refused(f"{str(path)!r} is not a folder")
+    if found.st_uid != os.getuid():
+        raise Refused(f"{str(path)!r} belongs to user {found.st_uid}, not to you")
+    if found.st_mode & 0o022:
+        raise Refused(f"{str(path)!r} can be written by others; run: chmod go-w {str(path)!r}")
+
+
+def _open_checked(path: Path) -> bytes:
+    """The content of a command file that passed every check.
+
+    Raises:
+        Refused: what is wrong with it.
+        FileNotFoundError: it was withdrawn.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Refused(f"cannot be opened: {error.strerror}") from error
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise Refused("not a regular file")
+        if found.st_uid != os.getuid():
+            raise Refused(f"belongs to user {found.st_uid}")
+        if found.st_nlink != 1:
+            raise Refused(f"has {found.st_nlink} links")
+        if found.st_mode & 0o022:
+            raise Refused("can be written by others")
+        if found.st_size > MAX_BYTES:
+            raise Refused(f"{found.st_size} bytes, more than {MAX_BYTES}")
+        return os.read(fd, MAX_BYTES + 1)
+    finally:
+        os.close(fd)
+
+
+class Pending(msgspec.Struct):
+    """A command that was seen and waits for the step boundary."""
+
+    command: Command
+    seen_monotonic: float
+
+    def is_late(self, now: float) -> bool:
+        """Whether the step boundary came after the command's time to live; an abort is never late."""
+        return self.command.verb != "abort" and now - self.seen_monotonic > self.command.ttl_s
+
+
+class Rejected(msgspec.Struct):
+    """A file in the mailbox that is no command for this session."""
+
+    name: str
+    reason: str
+
+
+class Mailbox:
+    """The trainer's side: `poll` in the heartbeat thread, `take` and `stage` at the step boundary."""
+
+    def __init__(self, run: RunDir, session: str) -> None:
+        self._run = run
+        self._session = session
+        self._lock = threading.Lock()
+        self._acks: dict[str, Ack] = {}
+        self._left_in_place: set[str] = set()
+        self.pending: list[Pending] = []
+        """Read as an attribute by the step path; empty almost always."""
+        for folder in (run.mailbox, run.mailbox_in, run.mailbox_out):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def poll(self, step: int | None) -> list[Rejected]:
+        """Read new files, acknowledge `seen`, queue them; return what was rejected, each once.
+
+        A folder that others can write is itself rejected, and nothing in it is read.
+        """
+        try:
+            for folder in (self._run.mailbox, self._run.mailbox_in):
+                _check_folder(folder)
+            names = sorted(name for name in os.listdir(self._run.mailbox_in) if not name.startswith("."))
+        except (Refused, OSError) as error:
+            return self._once(Rejected("mailbox", str(error)))
+        rejected: list[Rejected] = []
+        for name in [name for name in names if name not in self._left_in_place][:MAX_FILES_A_POLL]:
+            path = self._run.mailbox_in / name
+            try:
+                command = self._read(path)
+            except FileNotFoundError:
+                continue
+            except Refused as error:
+                rejected += self._reject(path, str(error))
+                continue
+            if command is not None:
+                self.stage(command, "seen", step)
+                self.pending = [*self.pending, Pending(command, time.monotonic())]
+            path.unlink(missing_ok=True)
+        return rejected
+
+    def _read(self, path: Path) -> Command | None:
+        """The command in a file; None where its id was answered before."""
+        command_id = path.stem
+        if path.suffix != ".json" or not is_command_id(command_id):
+            raise Refused("not named by a command id (32 hex digits and .json)")
+        if command_id in self._acks or self._run.ack(command_id).exists():
+            return None
+        try:
+            command = msgspec.json.decode(_open_checked(path), type=Command)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Refused(f"not a command: {error}") from error
+        if command.id != command_id:
+            raise Refused(f"the id inside is {command.id[:40]!r}, not the file's name")
+        if command.session != self._session:
+            raise Refused("addressed to another session of this run")
+        if command.verb not in VERBS:
+            raise Refused(f"unknown verb {command.verb[:40]!r}; known are {', '.join(VERBS)}")
+        return command
+
+    def _reject(self, path: Path, reason: str) -> list[Rejected]:
+        """Answer by an acknowledgement where the id allows it; take the file away, or never look at it again."""
+        if is_command_id(path.stem):
+            self.stage(Command(path.stem, self._session, "", time.time()), "refused", None, reason=reason)
+        try:
+            path.unlink()
+        except OSError:
+            return self._once(Rejected(path.name, reason))
+        return [Rejected(path.name, reason)]
+
+    def _once(self, rejected: Rejected) -> list[Rejected]:
+        if rejected.name in self._left_in_place:
+            return []
+        self._left_in_place.add(rejected.name)
+        return [rejected]
+
+    def take(self) -> list[Pending]:
+        """What waits, oldest first; the queue is then empty."""
+        taken, self.pending = self.pending, []
+        return taken
+
+    def stage(self, command: Command, stage: str, step: int | None, **detail: Any) -> None:
+        """Write the next stage of an acknowledgement. A full disk does not stop the command itself."""
+        with self._lock:
+            ack = self._acks.setdefault(command.id, Ack(command.id, self._session, command.verb))
+            ack.stages.append(Stage(stage, time.time(), step, detail))
+            # An acknowledgement is a courtesy: the event file tells the same, and the next stage writes all of them.
+            with contextlib.suppress(OSError):
+                write_document(self._run.ack(command.id), encode_document(ack))
+
+
+def send(run: RunDir, verb: str, *, args: dict[str, Any] | None = None, ttl_s: float = 120.0) -> Command:
+    """Ask the live trainer of a run for something.
+
+    Raises:
+        Refused: no trainer to ask, or a mailbox that is not safe to use.
+    """
+    if verb not in VERBS:
+        raise Refused(f"unknown verb {verb!r}; known are {', '.join(VERBS)}")
+    manifest = read_document(run.manifest, Manifest)
+    if manifest.state == "exited":
+        raise Refused(f"run {run.id!r} has ended (exit code {manifest.exit_code}); there is no trainer to ask")
+    heartbeat = read_document(run.heartbeat, Heartbeat)
+    for folder in (run.mailbox, run.mailbox_in):
+        _check_folder(folder)
+    command = Command(
+        id=secrets.token_hex(16),
+        session=heartbeat.session,
+        verb=verb,
+        t=time.time(),
+        ttl_s=ttl_s,
+        by=f"{user_name()}@{host_name()}",
+        args=args or {},
+    )
+    try:
+        write_document(run.command(command.id), encode_document(command))
+        os.chmod(run.command(command.id), 0o600)
+    except OSError as error:
+        raise Refused(f"cannot write into {str(run.mailbox_in)!r}: {error.strerror}") from error
+    return command
+
+
+def withdraw(run: RunDir, command: Command) -> bool:
+    """Take back a command that the trainer has not seen; False where it already has."""
+    try:
+        run.command(command.id).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def read_ack(run: RunDir, command_id: str) -> Ack | None:
+    """The acknowledgement so far; None before the trainer has seen the command."""
+    try:
+        return msgspec.json.decode(run.ack(command_id).read_bytes(), type=Ack)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

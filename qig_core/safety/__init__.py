@@ -1,0 +1,1 @@
+"""What the numbers mean for the run: limits, verdicts, and stopping in order."""

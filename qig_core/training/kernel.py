@@ -1,0 +1,257 @@
+"""A small recurrent language kernel whose attention is a Fisher–Rao distance and whose two halves can be uncoupled.
+
+Embedding -> ONE block applied `passes` times -> language head. No optimiser, no data, no clock; never a second block.
+
+Everything that crosses the two halves of the state (units 0 .. d/2−1 and d/2 .. d−1) passes through a cross block of one
+of six weight matrices, and every cross block is multiplied by the gain g. Heads, MLP units and norm groups belong to one
+half, so at g = 0 the halves of the block do not see each other at all: the cross blocks of its Jacobian are 0.0, exactly.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qig_core.errors import ConfigError
+
+MIN_PASSES = 3
+MAX_PARTS = 8
+_BC_LIMIT = 1.0 - 1e-6  # arccos has an infinite slope at 1: equal points would give a NaN gradient
+_NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelConfig:
+    """Shape and birth of a kernel. Raises ConfigError naming the field that does not fit."""
+
+    width: int = 128
+    heads: int = 8
+    """Even; at most 8, or a multiple of 8 (a part of the phi measure is then heads / 8 neighbouring heads)."""
+    context: int = 64
+    """Longest sequence, tokens."""
+    passes: int = 4
+    """Times the one block is applied: the recursion depth, at least 3."""
+    mlp_ratio: int = 2
+    vocab: int = 256
+    gain: float = 1.0
+    """g at birth, in [0, 1]; multiplies every cross block."""
+    kappa_init: float = 8.0
+    """Inverse temperature of attention at birth, rad⁻¹, the same for every head."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "context", "mlp_ratio", "vocab"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.passes < MIN_PASSES:
+            raise ConfigError(f"passes is {self.passes}: the recursion depth is at least {MIN_PASSES}")
+        if self.heads % 2 or (self.heads > MAX_PARTS and self.heads % MAX_PARTS):
+            raise ConfigError(f"heads is {self.heads}: choose 2, 4, 6, 8 or a multiple of 8, so that no head straddles")
+        if self.width % self.heads or self.width // self.heads < 2:
+            raise ConfigError(f"width {self.width} must be a multiple of heads {self.heads}, two units a head or more")
+        if not 0.0 <= self.gain <= 1.0:
+            raise ConfigError(f"gain is {self.gain}: it must lie in [0, 1]")
+        if not (math.isfinite(self.kappa_init) and self.kappa_init > 0.0):
+            raise ConfigError(f"kappa_init is {self.kappa_init}: it must be positive (rad⁻¹)")
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """The unit groups whose integration is measured: each head's units, at most eight groups of equal size."""
+        num_parts = min(self.heads, MAX_PARTS)
+        size = self.width // num_parts
+        return tuple(tuple(range(i * size, (i + 1) * size)) for i in range(num_parts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What one forward pass showed, detached from the graph."""
+
+    state: Tensor
+    """[B, T, d]: the residual state after the last pass, before the head's norm."""
+    attention: Tensor
+    """[B, H, T, T]: weights of the last pass, rows sum to 1, 0 above the diagonal."""
+    distances: Tensor
+    """[B, H, T, T]: Fisher–Rao distances of the last pass, radians; above the diagonal they exist but are not used."""
+
+
+class BlockWeights(NamedTuple):
+    """The block's matrices with the gain applied, assembled once a forward and used by every pass."""
+
+    qkv: Tensor  # [3d, d]
+    out: Tensor  # [d, d]
+    mlp_in: Tensor  # [r d, d]
+    mlp_out: Tensor  # [d, r d]
+    kappa: Tensor  # [H], rad⁻¹
+
+
+class HalvedLinear(nn.Module):
+    """A bias-free matrix in four blocks, [[within_a, g cross_ab], [g cross_ba, within_b]], each its own Parameter."""
+
+    def __init__(self, rows: int, columns: int, std: float, generator: torch.Generator) -> None:
+        super().__init__()
+
+        def block() -> nn.Parameter:
+            return nn.Parameter(std * torch.randn(rows // 2, columns // 2, generator=generator))
+
+        self.within_a = block()
+        self.cross_ab = block()  # rows of half a, columns of half b: what b sends to a
+        self.cross_ba = block()
+        self.within_b = block()
+
+    def assemble(self, gain: Tensor) -> Tensor:
+        """[rows, columns], the cross blocks multiplied by `gain`."""
+        upper = torch.cat([self.within_a, gain * self.cross_ab], dim=1)
+        lower = torch.cat([gain * self.cross_ba, self.within_b], dim=1)
+        return torch.cat([upper, lower])
+
+
+def half_norm(x: Tensor) -> Tensor:
+    """(x − mean)/sqrt(var + 1e-6) of each half of the last axis by itself, whatever the gain. x: [..., d]."""
+    halves = x.unflatten(-1, (2, -1))
+    return functional.layer_norm(halves, halves.shape[-1:], eps=_NORM_EPS).flatten(-2)
+
+
+def root_simplex(logits: Tensor) -> Tensor:
+    """sqrt(softmax(logits)) over the last axis: a point of the unit sphere's positive orthant, gradient finite."""
+    return torch.exp(0.5 * functional.log_softmax(logits, dim=-1))
+
+
+def distance_from_bc(bc: Tensor) -> Tensor:
+    """Fisher–Rao distance 2 arccos(min(BC, 1 − 1e-6)), radians, from a Bhattacharyya coefficient of any shape."""
+    return 2.0 * torch.arccos(bc.clamp(max=_BC_LIMIT))
+
+
+class Kernel(nn.Module):
+    """The kernel. `gain` is a buffer: it is never trained, and a saved state carries it.
+
+    Raises (load_state_dict): RuntimeError for a missing, unexpected or differently shaped name; names are strict.
+    """
+
+    future: Tensor
+    gain: Tensor
+
+    def __init__(self, config: KernelConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, hidden = config.width, config.width * config.mlp_ratio
+        generator = torch.Generator().manual_seed(config.seed)
+        in_std = d**-0.5
+        self.embedding = nn.Parameter(torch.randn(config.vocab, d, generator=generator))
+        self.positions = nn.Parameter(0.5 * torch.randn(config.context, d, generator=generator))
+        self.w_q = HalvedLinear(d, d, in_std, generator)
+        self.w_k = HalvedLinear(d, d, in_std, generator)
+        self.w_v = HalvedLinear(d, d, in_std, generator)
+        self.w_o = HalvedLinear(d, d, 0.5 * in_std, generator)
+        self.mlp_in = HalvedLinear(hidden, d, in_std, generator)
+        self.mlp_out = HalvedLinear(d, hidden, 0.5 * hidden**-0.5, generator)
+        self.log_kappa = nn.Parameter(torch.full((config.heads,), math.log(config.kappa_init)))
+        self.head = nn.Parameter(0.5 * in_std * torch.randn(config.vocab, d, generator=generator))
+        self.register_buffer("gain", torch.tensor(config.gain))
+        future = torch.full((config.context, config.context), -math.inf).triu(1)
+        self.register_buffer("future", future, persistent=False)
+
+    def set_gain(self, gain: float) -> None:
+        """Set g, the factor of every cross block, in [0, 1]; raises ConfigError outside."""
+        if not 0.0 <= gain <= 1.0:
+            raise ConfigError(f"gain is {gain}: it must lie in [0, 1]")
+        self.gain.fill_(gain)
+
+    def cross_parameters(self) -> dict[str, nn.Parameter]:
+        """The twelve cross blocks by their name in the state: all that can carry anything from half to half."""
+        return {name: p for name, p in self.named_parameters() if name.endswith((".cross_ab", ".cross_ba"))}
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Next-token logits [B, T, vocab] of tokens [B, T], T at most `context`."""
+        weights = self.block_weights()
+        x = self._embed(tokens)
+        for _ in range(self.config.passes):
+            x, _, _ = self._pass(x, weights)
+        # The head lies outside the block and reads both halves freely.
+        return half_norm(x) @ self.head.T
+
+    @torch.no_grad()
+    def observe(self, tokens: Tensor) -> Observation:
+        """The final state and the last pass's attention and distances for tokens [B, T]."""
+        weights = self.block_weights()
+        x, attention, distances = self._pass(self._before_last_pass(tokens, weights), weights)
+        return Observation(state=x, attention=attention, distances=distances)
+
+    @torch.no_grad()
+    def last_pass_jacobians(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """J = ∂F/∂x of y = F(x), the last pass at one position with the rest of its context held fixed.
+
+        The position's own query, key and value vary with x. Forward mode, one row at a time: the position's query
+        against the fixed keys and values of the earlier positions and its own.
+
+        Args:
+            tokens: [B, T].
+            positions: [P, 2] integers, (sequence, offset) each.
+
+        Returns:
+            J [P, d, d] with J[p, i, j] = ∂y_i/∂x_j, rms(x) [P] and rms(y) [P] at those positions.
+        """
+        weights = self.block_weights()
+        x = self._before_last_pass(tokens, weights)
+        _, root_keys, values = self._qkv(x, weights)
+        sequence, offset = positions[:, 0], positions[:, 1]
+        earlier = torch.arange(x.shape[1], device=x.device) < offset[:, None]
+
+        def row(x_t: Tensor, keys: Tensor, held: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+            y = self._pass_at(x_t, keys, held, seen, weights)
+            return y, y
+
+        points = x[sequence, offset]
+        jacobian = torch.func.vmap(torch.func.jacfwd(row, has_aux=True))
+        j, y = jacobian(points, root_keys[sequence], values[sequence], earlier)
+        return j, points.square().mean(-1).sqrt(), y.square().mean(-1).sqrt()
+
+    def block_weights(self) -> BlockWeights:
+        """The six matrices with the gain applied, q, k and v stacked, and kappa per head."""
+        g = self.gain
+        qkv = torch.cat([self.w_q.assemble(g), self.w_k.assemble(g), self.w_v.assemble(g)])
+        out, mlp_in, mlp_out = self.w_o.assemble(g), self.mlp_in.assemble(g), self.mlp_out.assemble(g)
+        return BlockWeights(qkv, out, mlp_in, mlp_out, self.log_kappa.exp())
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        return self.embedding[tokens] + self.positions[: tokens.shape[-1]]
+
+    def _before_last_pass(self, tokens: Tensor, weights: BlockWeights) -> Tensor:
+        x = self._embed(tokens)
+        for _ in range(self.config.passes - 1):
+            x, _, _ = self._pass(x, weights)
+        return x
+
+    def _qkv(self, x: Tensor, weights: BlockWeights) -> tuple[Tensor, Tensor, Tensor]:
+        """Square roots of q and k on their simplex, and v: each [B, H, T, d/H] of x [B, T, d]."""
+        qkv = (half_norm(x) @ weights.qkv.T).unflatten(-1, (3, self.config.heads, -1)).transpose(-2, -4)
+        roots = root_simplex(qkv[..., :2, :, :])
+        return roots[..., 0, :, :], roots[..., 1, :, :], qkv[..., 2, :, :]
+
+    def _mlp(self, x: Tensor, weights: BlockWeights) -> Tensor:
+        return functional.gelu(half_norm(x) @ weights.mlp_in.T) @ weights.mlp_out.T
+
+    def _pass(self, x: Tensor, weights: BlockWeights) -> tuple[Tensor, Tensor, Tensor]:
+        """One application of the block to [B, T, d]; also its attention and distances, [B, H, T, T]."""
+        root_q, root_k, v = self._qkv(x, weights)
+        distances = distance_from_bc(root_q @ root_k.mT)
+        length = x.shape[1]
+        future = self.future[:length, :length]  # 0, and −inf above the diagonal
+        attention = torch.addcmul(future, distances, -weights.kappa[:, None, None]).softmax(dim=-1)
+        x = x + (attention @ v).transpose(1, 2).flatten(-2) @ weights.out.T
+        return x + self._mlp(x, weights), attention, distances
+
+    def _pass_at(self, x: Tensor, root_keys: Tensor, values: Tensor, earlier: Tensor, weights: BlockWeights) -> Tensor:
+        """The same block at one position: x [d], context root_keys and values [H, T, d/H], earlier [T] true before it."""
+        root_q, root_k, v = self._qkv(x[None, None], weights)
+        root_q, root_k, v = root_q[0], root_k[0], v[0]
+        context_bc = (root_keys @ root_q.mT).squeeze(-1)
+        own_bc = (root_q * root_k).sum(-1)
+        scores = -weights.kappa[:, None] * distance_from_bc(torch.cat([context_bc, own_bc], dim=-1))
+        masked = torch.where(earlier, scores[:, :-1], -math.inf)
+        attention = torch.cat([masked, scores[:, -1:]], dim=-1).softmax(dim=-1)
+        mixed = (attention[:, None, :-1] @ values).squeeze(1) + attention[:, -1:] * v.squeeze(1)
+        x = x + mixed.flatten() @ weights.out.T
+        return x + self._mlp(x, weights)

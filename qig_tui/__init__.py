@@ -1,0 +1,1 @@
+"""The terminal dashboard: reads run directories and shows them. Imports nothing, ever."""
