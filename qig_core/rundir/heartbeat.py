@@ -34,26 +34,44 @@ class HeartbeatThread:
         self._thread = threading.Thread(target=self._beat_on, name="qig-heartbeat", daemon=True)
         self._beat = 0
         self._last_step: float | None = None
+        self._gap_from: float | None = None
+        self._doing = "start"
         self._ring = [0.0] * _RING
         self._steps = 0
         self.step: int | None = None
-        self.doing = "start"
         self.error: OSError | None = None
+        """The last refusal of the disk; None again after a beat that was written."""
+        self.failure: Exception | None = None
+        """What broke in `each_second`, last; the beats go on."""
+
+    @property
+    def doing(self) -> str:
+        """step | eval | save | pause | start | stop. What is not a step is no part of a step's time."""
+        return self._doing
+
+    @doing.setter
+    def doing(self, value: str) -> None:
+        if self._doing == "pause" != value and self._last_step is not None:
+            # A pause is no part of the last step's age: what follows it would look hung.
+            self._last_step = time.monotonic()
+        self._doing = value
+        if value != "step":
+            self._gap_from = None
 
     def start(self) -> None:
         self.beat()
         self._thread.start()
 
     def step_done(self, step: int) -> None:
-        """A step boundary was passed. Step times are the gaps between two calls with `doing == "step"`."""
+        """A step boundary was passed. Step times are the gaps between two calls with nothing else done between."""
         now = time.monotonic()
-        last = self._last_step
-        if last is not None and self.doing == "step":
+        last = self._gap_from
+        if last is not None:
             self._ring[self._steps % _RING] = now - last
             self._steps += 1
-        self.doing = "step"
+        self._doing = "step"
         self.step = step
-        self._last_step = now
+        self._last_step = self._gap_from = now
 
     def beat(self) -> None:
         """Write the heartbeat now."""
@@ -67,7 +85,7 @@ class HeartbeatThread:
             pid=os.getpid(),
             step=self.step,
             last_step_age_s=None if last is None else round(time.monotonic() - last, 3),
-            doing=self.doing,
+            doing=self._doing,
             step_ms_p50=round(1e3 * percentile(times, 0.5), 3) if times else None,
             step_ms_p99=round(1e3 * percentile(times, 0.99), 3) if times else None,
         )
@@ -79,7 +97,11 @@ class HeartbeatThread:
 
     def _beat_on(self) -> None:
         while not self._stop.wait(self._period_s):
-            self._each_second()
+            try:
+                self._each_second()
+            except Exception as error:
+                # The edge of a thread: one that dies would make a healthy run look hung. The step boundary reports it.
+                self.failure = error
             self.beat()
 
     def stop(self) -> None:

@@ -3,7 +3,10 @@
 import os
 import pwd
 import socket
+import subprocess
 from pathlib import Path
+
+from qig_core.rundir.schema import GitRevision
 
 
 def host_name() -> str:
@@ -24,11 +27,12 @@ def start_ticks(pid: int) -> int | None:
     A pid is used again; pid and start ticks together are not. A zombie counts as gone.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        # The name before the last bracket is the process's own choice, in any bytes.
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    except (OSError, ValueError, IndexError):
         return None
-    fields = stat[stat.rfind(")") + 2 :].split()
-    return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
 def process_is(pid: int, ticks: int | None, host: str, boot: str | None) -> bool | None:
@@ -44,3 +48,17 @@ def user_name() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
+
+
+def git_revision(folder: Path) -> GitRevision | None:
+    """The commit that a folder's repository stands at, and whether tracked files differ; None outside a repository."""
+    try:
+        revision = _git(folder, "rev-parse", "HEAD")
+        return GitRevision(revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no")))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=True)
+    return done.stdout.strip()

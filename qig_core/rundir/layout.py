@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qig_core.errors import RunNotFound, UsageError
-from qig_core.rundir.schema import is_run_id
+from qig_core.rundir.schema import is_command_id, is_run_id
 
 _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -86,11 +86,22 @@ class RunDir:
             raise UsageError(f"stream name {stream!r}: letters, digits, _ and - only, at most 64")
         return self.path / f"telemetry.{stream}.jsonl"
 
+    def streams(self) -> list[str]:
+        """The further streams that have a file, by name: a stream may be younger than the manifest."""
+        try:
+            names = os.listdir(self.path)
+        except OSError:
+            return []
+        found = (re.fullmatch(rf"telemetry\.({_STREAM.pattern})\.jsonl", name) for name in names)
+        return sorted(match[1] for match in found if match)
+
     def command(self, command_id: str) -> Path:
-        return self.mailbox_in / f"{command_id}.json"
+        """Raises UsageError: not 32 hex digits."""
+        return self.mailbox_in / f"{_command_id(command_id)}.json"
 
     def ack(self, command_id: str) -> Path:
-        return self.mailbox_out / f"{command_id}.json"
+        """Raises UsageError: not 32 hex digits."""
+        return self.mailbox_out / f"{_command_id(command_id)}.json"
 
     def checkpoint(self, name: str) -> Path:
         """The directory of one checkpoint.
@@ -109,13 +120,31 @@ class RunDir:
         return self.checkpoint(name) / "tags.json"
 
     def emergency(self, emergency_id: str) -> Path:
-        return self.emergencies / f"{emergency_id}.json"
+        """What was known at one emergency. Raises UsageError: not a plain name."""
+        return self.emergencies / f"{_plain_name(emergency_id)}.json"
 
     def emergency_stacks(self, emergency_id: str) -> Path:
-        return self.emergencies / f"{emergency_id}.stacks.txt"
+        """Where every thread stood. Raises UsageError: not a plain name."""
+        return self.emergencies / f"{_plain_name(emergency_id)}.stacks.txt"
 
     def exists(self) -> bool:
-        return self.manifest.is_file()
+        try:
+            return self.manifest.is_file()
+        except (OSError, ValueError):
+            # A name that is too long, a folder that may not be entered: no run for us.
+            return False
+
+
+def _command_id(text: str) -> str:
+    if not is_command_id(text):
+        raise UsageError(f"command id {text[:40]!r} is not 32 hex digits")
+    return text
+
+
+def _plain_name(text: str) -> str:
+    if not is_run_id(text):
+        raise UsageError(f"{text[:100]!r} is not a plain name")
+    return text
 
 
 def default_root() -> Path:
@@ -131,16 +160,22 @@ def new_run_id(now: float | None = None) -> str:
 def resolve_run(text: str, root: Path) -> RunDir:
     """RUN as a command line gives it: with a "/" or "." a path, else an id under `root`.
 
+    An id may hold a "." itself: what is no run as a path and could be an id is looked for under `root`.
+
     Raises:
         RunNotFound: no run directory there.
     """
     is_path = "/" in text or "." in text
+    if not text or "\0" in text or not (is_path or is_run_id(text)):
+        raise RunNotFound(f"{text[:100]!r} is neither a path nor a run id")
     run = RunDir(Path(text).resolve() if is_path else root / text)
+    if not run.exists() and is_path and is_run_id(text):
+        run = RunDir(root / text)
     if run.exists():
         return run
     if is_path:
-        what = "is not a run directory (no run.json)" if run.path.is_dir() else "does not exist"
-        raise RunNotFound(f"{text!r} {what}")
+        what = "is not a run directory (no run.json)" if os.path.isdir(text) else "does not exist"
+        raise RunNotFound(f"{text[:300]!r} {what}")
     known = sorted((r.id for r in list_runs(root)), reverse=True)
     hint = f"; the newest there is {known[0]!r}" if known else "; there is none"
     raise RunNotFound(f"no run {text!r} under {str(root)!r}{hint}")
@@ -149,7 +184,8 @@ def resolve_run(text: str, root: Path) -> RunDir:
 def list_runs(root: Path) -> Iterator[RunDir]:
     """The run directories directly under `root`, oldest id first; nothing where the folder is absent."""
     try:
-        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        with os.scandir(root) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from qig_core.errors import RunFormatError
-from qig_core.rundir.host import process_is
+from qig_core.rundir.host import boot_id, host_name, process_is
 from qig_core.rundir.layout import RunDir
+from qig_core.rundir.lock import lock_holder
 from qig_core.rundir.reader import read_document
 from qig_core.rundir.schema import Heartbeat, Manifest
 
@@ -87,7 +88,10 @@ def judge_liveness(
     if heartbeat.doing == "pause":
         return Liveness(Word.PAUSED)
     age = heartbeat.last_step_age_s
-    age = 0.0 if age is None else age + silence_s
+    if age is None:
+        # No step yet: since the session began. Both times are of the writer's clock.
+        age = 0.0 if session is None else max(0.0, heartbeat.t - session.t)
+    age += silence_s
     if heartbeat.doing != "step" and age > BUSY_AFTER_S:
         if age > BUSY_BECOMES_HUNG_S:
             return Liveness(Word.HUNG, f"{heartbeat.doing} for {age:.0f} s")
@@ -119,13 +123,25 @@ class BeatWatch:
         if self.heartbeat is not None:
             mark = (self.heartbeat.session, self.heartbeat.beat)
             if mark != self._last:
-                self._last, self._changed = mark, now
+                # At the first look the beat may be old: how old is known where writer and reader share one clock.
+                age = self._age_on_this_host(manifest, self.heartbeat) if self._last is None else 0.0
+                self._last, self._changed = mark, now - age
         session = manifest.sessions[-1] if manifest.sessions else None
         alive = None
         if session is not None and manifest.state != "exited":
             alive = process_is(session.pid, session.start_ticks, session.host, session.boot_id)
+            if alive is False and lock_holder(self._run.lock) is not None:
+                # Somebody holds the lock: the pid is one of another container, or a new session is about to begin.
+                alive = None
         silence = now - self._changed if self._last is not None else 0.0
         return judge_liveness(manifest, self.heartbeat, silence_s=silence, process_alive=alive)
+
+    @staticmethod
+    def _age_on_this_host(manifest: Manifest, heartbeat: Heartbeat) -> float:
+        session = manifest.sessions[-1] if manifest.sessions else None
+        if session is None or session.host != host_name() or session.boot_id is None or session.boot_id != boot_id():
+            return 0.0
+        return max(0.0, time.time() - heartbeat.t)
 
 
 def has_beaten(path: Path, since: Heartbeat) -> bool:

@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
-from qig_core.errors import Refused
+from qig_core.errors import RecordWriteError, Refused, RunFormatError
 from qig_core.rundir.atomic import encode_document, write_document
-from qig_core.rundir.host import host_name, user_name
+from qig_core.rundir.host import host_name, process_is, user_name
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.reader import read_document
-from qig_core.rundir.schema import VERBS, Ack, Command, Heartbeat, Manifest, Stage, is_command_id
+from qig_core.rundir.lock import lock_holder
+from qig_core.rundir.reader import read_document, read_manifest
+from qig_core.rundir.schema import VERBS, Ack, Command, Heartbeat, Stage, is_command_id
 
 MAX_BYTES = 64 * 1024
 MAX_FILES_A_POLL = 64
@@ -65,7 +66,10 @@ def _open_checked(path: Path) -> bytes:
             raise Refused("can be written by others")
         if found.st_size > MAX_BYTES:
             raise Refused(f"{found.st_size} bytes, more than {MAX_BYTES}")
-        return os.read(fd, MAX_BYTES + 1)
+        content = os.read(fd, MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise Refused(f"grew to more than {MAX_BYTES} bytes")
+        return content
     finally:
         os.close(fd)
 
@@ -96,11 +100,15 @@ class Mailbox:
         self._session = session
         self._lock = threading.Lock()
         self._acks: dict[str, Ack] = {}
+        self._queue_lock = threading.Lock()
         self._left_in_place: set[str] = set()
         self.pending: list[Pending] = []
         """Read as an attribute by the step path; empty almost always."""
         for folder in (run.mailbox, run.mailbox_in, run.mailbox_out):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            try:
+                folder.mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise RecordWriteError(error.errno, f"cannot make {str(folder)!r}: {error.strerror}") from error
 
     def poll(self, step: int | None) -> list[Rejected]:
         """Read new files, acknowledge `seen`, queue them; return what was rejected, each once.
@@ -108,7 +116,7 @@ class Mailbox:
         A folder that others can write is itself rejected, and nothing in it is read.
         """
         try:
-            for folder in (self._run.mailbox, self._run.mailbox_in):
+            for folder in (self._run.mailbox, self._run.mailbox_in, self._run.mailbox_out):
                 _check_folder(folder)
             names = sorted(name for name in os.listdir(self._run.mailbox_in) if not name.startswith("."))
         except (Refused, OSError) as error:
@@ -118,15 +126,20 @@ class Mailbox:
             path = self._run.mailbox_in / name
             try:
                 command = self._read(path)
+                # Taken away before it is seen: an asker who deletes the file first has withdrawn it.
+                path.unlink()
             except FileNotFoundError:
                 continue
             except Refused as error:
                 rejected += self._reject(path, str(error))
                 continue
+            except OSError as error:
+                rejected += self._once(Rejected(name, f"cannot be taken: {error.strerror}"))
+                continue
             if command is not None:
                 self.stage(command, "seen", step)
-                self.pending = [*self.pending, Pending(command, time.monotonic())]
-            path.unlink(missing_ok=True)
+                with self._queue_lock:
+                    self.pending.append(Pending(command, time.monotonic()))
         return rejected
 
     def _read(self, path: Path) -> Command | None:
@@ -134,11 +147,11 @@ class Mailbox:
         command_id = path.stem
         if path.suffix != ".json" or not is_command_id(command_id):
             raise Refused("not named by a command id (32 hex digits and .json)")
-        if command_id in self._acks or self._run.ack(command_id).exists():
+        if self._is_answered(command_id):
             return None
         try:
             command = msgspec.json.decode(_open_checked(path), type=Command)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Refused(f"not a command: {error}") from error
         if command.id != command_id:
             raise Refused(f"the id inside is {command.id[:40]!r}, not the file's name")
@@ -148,9 +161,12 @@ class Mailbox:
             raise Refused(f"unknown verb {command.verb[:40]!r}; known are {', '.join(VERBS)}")
         return command
 
+    def _is_answered(self, command_id: str) -> bool:
+        return command_id in self._acks or os.path.lexists(self._run.ack(command_id))
+
     def _reject(self, path: Path, reason: str) -> list[Rejected]:
         """Answer by an acknowledgement where the id allows it; take the file away, or never look at it again."""
-        if is_command_id(path.stem):
+        if path.suffix == ".json" and is_command_id(path.stem) and not self._is_answered(path.stem):
             self.stage(Command(path.stem, self._session, "", time.time()), "refused", None, reason=reason)
         try:
             path.unlink()
@@ -166,7 +182,8 @@ class Mailbox:
 
     def take(self) -> list[Pending]:
         """What waits, oldest first; the queue is then empty."""
-        taken, self.pending = self.pending, []
+        with self._queue_lock:
+            taken, self.pending = self.pending, []
         return taken
 
     def stage(self, command: Command, stage: str, step: int | None, **detail: Any) -> None:
@@ -184,34 +201,47 @@ def send(run: RunDir, verb: str, *, args: dict[str, Any] | None = None, ttl_s: f
 
     Raises:
         Refused: no trainer to ask, or a mailbox that is not safe to use.
+        RunFormatError: a manifest that cannot be read.
     """
     if verb not in VERBS:
         raise Refused(f"unknown verb {verb!r}; known are {', '.join(VERBS)}")
-    manifest = read_document(run.manifest, Manifest)
+    manifest = read_manifest(run)
     if manifest.state == "exited":
         raise Refused(f"run {run.id!r} has ended (exit code {manifest.exit_code}); there is no trainer to ask")
-    heartbeat = read_document(run.heartbeat, Heartbeat)
+    session = manifest.sessions[-1] if manifest.sessions else None
+    if (
+        session is not None
+        and process_is(session.pid, session.start_ticks, session.host, session.boot_id) is False
+        and lock_holder(run.lock) is None
+    ):
+        raise Refused(f"the trainer of run {run.id!r} (process {session.pid}) is gone; there is nobody to ask")
+    try:
+        heartbeat = read_document(run.heartbeat, Heartbeat)
+    except RunFormatError as error:
+        raise Refused(f"run {run.id!r} has no heartbeat to address: {error}") from error
     for folder in (run.mailbox, run.mailbox_in):
         _check_folder(folder)
     command = Command(
         id=secrets.token_hex(16),
-        session=heartbeat.session,
+        session=heartbeat.session if session is None else session.id,
         verb=verb,
         t=time.time(),
         ttl_s=ttl_s,
         by=f"{user_name()}@{host_name()}",
         args=args or {},
     )
+    content = encode_document(command)
+    if len(content) > MAX_BYTES:
+        raise Refused(f"a command of {len(content)} bytes; at most {MAX_BYTES}")
     try:
-        write_document(run.command(command.id), encode_document(command))
-        os.chmod(run.command(command.id), 0o600)
+        write_document(run.command(command.id), content, mode=0o600)
     except OSError as error:
         raise Refused(f"cannot write into {str(run.mailbox_in)!r}: {error.strerror}") from error
     return command
 
 
 def withdraw(run: RunDir, command: Command) -> bool:
-    """Take back a command that the trainer has not seen; False where it already has."""
+    """Take back a command that the trainer has not taken; False where it already has."""
     try:
         run.command(command.id).unlink()
     except FileNotFoundError:
@@ -222,6 +252,6 @@ def withdraw(run: RunDir, command: Command) -> bool:
 def read_ack(run: RunDir, command_id: str) -> Ack | None:
     """The acknowledgement so far; None before the trainer has seen the command."""
     try:
-        return msgspec.json.decode(run.ack(command_id).read_bytes(), type=Ack)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return read_document(run.ack(command_id), Ack)
+    except RunFormatError:
         return None

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -10,14 +11,33 @@ import msgspec
 
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.schema import FORMAT, Event, Manifest, Sample, Scalars, Unreadable, foreign_line
+from qig_core.rundir.schema import FORMAT, MAX_LINE_BYTES, Event, Manifest, Sample, Scalars, Unreadable, foreign_line
 
 R = TypeVar("R", Sample, Scalars, Event)
 D = TypeVar("D", bound=msgspec.Struct)
 
 _CHUNK = 1 << 22
 _HEAD = 128
+_MARK = 64
 _SHOWN = 200
+
+_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _Formatted(msgspec.Struct):
+    format: int = FORMAT
+
+
+F = TypeVar("F", Manifest, _Formatted)
+
+
+def _open_regular(path: Path) -> int:
+    """A descriptor for reading; a FIFO or a device, on which a read may never end, is an OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
 
 
 def read_document(path: Path, kind: type[D]) -> D:
@@ -27,12 +47,13 @@ def read_document(path: Path, kind: type[D]) -> D:
         RunFormatError: absent, unreadable or not of this form.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        with open(_open_regular(path), "rb") as file:
+            return msgspec.json.decode(file.read(), type=kind)
     except FileNotFoundError as error:
         raise RunFormatError(f"{str(path)!r} does not exist") from error
     except OSError as error:
         raise RunFormatError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _REFUSALS as error:
         raise RunFormatError(f"{str(path)!r} is not a readable {kind.__name__}: {error}") from error
 
 
@@ -42,12 +63,19 @@ def read_manifest(run: RunDir) -> Manifest:
     Raises:
         RunFormatError: unreadable, or of a newer major format.
     """
-    manifest = read_document(run.manifest, Manifest)
-    if manifest.format > FORMAT:
-        raise RunFormatError(
-            f"{str(run.manifest)!r} has format {manifest.format}; this program reads {FORMAT}: upgrade qig-tui"
-        )
-    return manifest
+    try:
+        return _of_known_format(read_document(run.manifest, Manifest), run.manifest)
+    except RunFormatError:
+        # A newer format may differ in everything else, and then its number is what matters.
+        _of_known_format(read_document(run.manifest, _Formatted), run.manifest)
+        raise
+
+
+def _of_known_format(document: F, path: Path) -> F:
+    if document.format != FORMAT:
+        cure = "upgrade qig-tui" if document.format > FORMAT else "there is no such format"
+        raise RunFormatError(f"{str(path)!r} has format {document.format}; this program reads {FORMAT}: {cure}")
+    return document
 
 
 class LineDecoder(Generic[R]):
@@ -61,8 +89,11 @@ class LineDecoder(Generic[R]):
     def decode(self, chunk: bytes, offset: int) -> list[R | Unreadable]:
         """Args: chunk: whole lines, each with its newline; offset: where the chunk stands in the file."""
         try:
-            return list(self._decoder.decode_lines(chunk))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            records = self._decoder.decode_lines(chunk)
+            # decode_lines knows no lines: a record over two of them, or two on one, would depend on the chunk's bounds.
+            if len(records) == chunk.count(b"\n") == chunk.count(b"}\n{") + 1 and chunk[:1] == b"{":
+                return list(records)
+        except _REFUSALS:
             pass
         out: list[R | Unreadable] = []
         for line in chunk.split(b"\n")[:-1]:
@@ -71,15 +102,18 @@ class LineDecoder(Generic[R]):
             offset += len(line) + 1
         return out
 
+    def unreadable(self, line: bytes, offset: int, reason: str) -> Unreadable:
+        return Unreadable(self._path, offset, reason, line[:_SHOWN])
+
     def _one(self, line: bytes, offset: int) -> R | Unreadable:
         try:
             return self._decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _REFUSALS as error:
             reason = str(error)
         try:
             return msgspec.convert(foreign_line(line), self._kind)
         except (ValueError, RecursionError) as error:
-            return Unreadable(self._path, offset, f"{reason}; {error}" if str(error) else reason, line[:_SHOWN])
+            return self.unreadable(line, offset, reason if str(error) in reason else f"{reason}; {error}")
 
 
 class Batch(msgspec.Struct, Generic[R]):
@@ -95,17 +129,21 @@ class Batch(msgspec.Struct, Generic[R]):
 class Tail(Generic[R]):
     """Follows one append-only file by offset and stat; a notification is only a hint to poll sooner.
 
-    The device, inode and first bytes are kept: a file that shrank, was rotated or rewritten is read from its start,
-    after the rest of the old one. A last line without its newline waits. An absent file is an empty one.
+    The device, inode, first bytes and last bytes read are kept: a file that shrank, was rotated or rewritten is read
+    from its start, after the rest of the old one. A last line without its newline waits; an absent file is empty.
     """
 
     def __init__(self, path: Path, kind: type[R], *, start: int = 0) -> None:
         self.path = path
         self.offset = start
-        """Everything before it has been returned; always a line's start."""
+        """Everything before it has been returned; a line's start, or within a line that is too long to be one."""
         self._decoder: LineDecoder[R] = LineDecoder(path, kind)
         self._fd = -1
         self._head = b""
+        self._mark = b""
+        """What stands just before the offset."""
+        self._skipping = False
+        """The offset is within a line that was reported as too long."""
 
     def poll(self, max_bytes: int = _CHUNK) -> Batch[R]:
         """The whole lines that came since the last poll, at most about `max_bytes` of them.
@@ -122,39 +160,80 @@ class Tail(Generic[R]):
             mine = os.fstat(self._fd)
             if (mine.st_dev, mine.st_ino) != (found.st_dev, found.st_ino):
                 rest = self._read(max_bytes)
+                if not rest.records and not rest.more:
+                    rest = self._fragment()
                 if rest.records or rest.more:
+                    rest.more = True
                     return rest
-                self.close()
                 restarted = True
-            elif found.st_size < self.offset or os.pread(self._fd, len(self._head), 0) != self._head:
-                self.close()
+            elif found.st_size < self.offset or self._is_rewritten():
                 restarted = True
         if restarted:
-            self.offset = 0
+            self._restart()
         if self._fd < 0:
             try:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                self._fd = _open_regular(self.path)
             except FileNotFoundError:
                 return Batch(restarted=restarted)
-            self._head = b""
+            if os.fstat(self._fd).st_size < self.offset:
+                restarted = True
+                self.offset = 0
         if len(self._head) < _HEAD:
             self._head = os.pread(self._fd, _HEAD, 0)
         batch = self._read(max_bytes)
         batch.restarted = restarted
         return batch
 
+    def _is_rewritten(self) -> bool:
+        return (
+            os.pread(self._fd, len(self._head), 0) != self._head
+            or os.pread(self._fd, len(self._mark), self.offset - len(self._mark)) != self._mark
+        )
+
+    def _restart(self) -> None:
+        self.close()
+        self.offset = 0
+        self._head = self._mark = b""
+        self._skipping = False
+
+    def _advance(self, read: bytes) -> None:
+        self.offset += len(read)
+        self._mark = (self._mark + read[-_MARK:])[-_MARK:]
+
     def _read(self, max_bytes: int) -> Batch[R]:
+        max_bytes = min(max_bytes, MAX_LINE_BYTES)
         chunk = os.pread(self._fd, max_bytes, self.offset)
+        more = len(chunk) >= max_bytes
+        skipped = self._skipping
+        if skipped:
+            end = chunk.find(b"\n") + 1
+            self._skipping = not end
+            self._advance(chunk[:end] if end else chunk)
+            chunk = chunk[end:] if end else b""
         end = chunk.rfind(b"\n") + 1
         if not end and len(chunk) == max_bytes:
             # One line is longer than the limit: read on until its newline, or wait for it.
             chunk = _until_newline(self._fd, self.offset, chunk)
             end = chunk.rfind(b"\n") + 1
+            if not end and len(chunk) >= MAX_LINE_BYTES:
+                bad = self._decoder.unreadable(chunk, self.offset, f"a line longer than {MAX_LINE_BYTES} bytes")
+                self._skipping = True
+                self._advance(chunk)
+                return Batch(records=[bad], more=True)
         if not end:
-            return Batch()
+            return Batch(more=more and skipped)
         records = self._decoder.decode(chunk[:end], self.offset)
-        self.offset += end
-        return Batch(records=records, more=len(chunk) >= max_bytes)
+        self._advance(chunk[:end])
+        return Batch(records=records, more=more)
+
+    def _fragment(self) -> Batch[R]:
+        """The torn last line of a file that was replaced: its newline will never come."""
+        line = b"" if self._skipping else os.pread(self._fd, MAX_LINE_BYTES, self.offset)
+        if not line:
+            return Batch()
+        records = self._decoder.decode(line + b"\n", self.offset)
+        self._advance(line)
+        return Batch(records=records, more=True)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -164,25 +243,32 @@ class Tail(Generic[R]):
 
 def _until_newline(fd: int, offset: int, chunk: bytes) -> bytes:
     parts = [chunk]
-    offset += len(chunk)
-    while block := os.pread(fd, _CHUNK, offset):
+    length = len(chunk)
+    while block := os.pread(fd, min(_CHUNK, MAX_LINE_BYTES - length), offset + length):
         parts.append(block)
+        length += len(block)
         if b"\n" in block:
             break
-        offset += len(block)
     return b"".join(parts)
 
 
 def tail_start(path: Path, size_bytes: int) -> int:
-    """The offset of the first whole line within the last `size_bytes` of a file; 0 for a shorter or absent one."""
+    """The offset of a line's start: the first one within the last `size_bytes` of a file, or the last one before.
+
+    0 for a shorter or absent file.
+    """
     try:
-        with open(path, "rb") as file:
+        with open(_open_regular(path), "rb") as file:
             end = file.seek(0, os.SEEK_END)
-            if end <= size_bytes:
-                return 0
-            file.seek(end - size_bytes - 1)
-            file.readline()
-            return file.tell()
+            while size_bytes < end:
+                file.seek(end - size_bytes - 1)
+                if file.readline(size_bytes + 1).endswith(b"\n"):
+                    return file.tell()
+                # The last line alone is longer and not ended yet: where it begins lies further back.
+                if size_bytes > MAX_LINE_BYTES:
+                    return 0
+                size_bytes = max(1, 2 * size_bytes)
+            return 0
     except FileNotFoundError:
         return 0
 

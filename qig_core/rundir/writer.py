@@ -1,18 +1,21 @@
 """One process's hold on a run: the lock, a session, numbered records, the heartbeat, the mailbox, an orderly end."""
 
 import os
-import re
 import secrets
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from qig_core.errors import RecordWriteError
-from qig_core.rundir.atomic import encode_document, write_document
+import msgspec
+
+from qig_core.errors import RecordWriteError, RunNotFound, UsageError
+from qig_core.rundir.atomic import encode_document, fsync_directory, sweep_temporary, write_document
 from qig_core.rundir.heartbeat import HeartbeatThread
 from qig_core.rundir.host import boot_id, host_name, start_ticks, user_name
 from qig_core.rundir.layout import RunDir, new_run_id
@@ -20,6 +23,7 @@ from qig_core.rundir.lock import RunLock
 from qig_core.rundir.mailbox import Mailbox
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.records import Fsync, RecordFile
+from qig_core.rundir.redaction import redact, redact_argv
 from qig_core.rundir.schema import (
     ConsciousnessTelemetry,
     Event,
@@ -28,38 +32,35 @@ from qig_core.rundir.schema import (
     Sample,
     SessionRecord,
     encode_basin,
+    is_run_id,
+    name_nonfinite,
     split_nonfinite,
 )
 
-_SECRET = re.compile(r"secret|passw(or)?d|api[_-]?key|credential|private[_-]?key|(^|[_-])token$", re.IGNORECASE)
-_PLAIN_FLOATS = {float}
+_the_float = float.conjugate
 _SYNC_S = 5.0
+_MAX_BUFFERED = 100_000
 
 Metrics = Mapping[str, float | None] | ConsciousnessTelemetry
-
-
-def redact(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as it may be recorded: text under a secret-looking key becomes "***"."""
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            out[key] = redact(value)
-        else:
-            out[key] = "***" if isinstance(value, str) and value and _SECRET.search(key) else value
-    return out
+_Handed = tuple[int, float, dict[str, float | None], bytes | None, str | None, dict[str, str] | None]
 
 
 class TelemetryCollector:
-    """Samples of one stream, one line each.
+    """Samples of one stream, one line each; one thread logs.
 
     With the default, `log` returns after write(2): a killed process loses no sample that it returned from. With
-    `buffered` records are handed to the heartbeat thread and a kill loses at most one second of them.
+    `buffered` samples are handed to whoever calls `flush` (a RunWriter's heartbeat thread, every second): a kill loses
+    at most what was logged since.
     """
 
     def __init__(self, path: Path, session: str, *, fsync: Fsync = "interval", buffered: bool = False) -> None:
+        if buffered and fsync == "always":
+            raise UsageError("a buffered stream cannot keep the promise of fsync='always'; choose one")
         self._file = RecordFile(path, fsync=fsync)
+        self._append = self._file.append
         self._session: str | None = session
-        self._buffer: deque[Sample] | None = deque() if buffered else None
+        self._buffer: deque[_Handed] | None = deque() if buffered else None
+        self._flushing = threading.Lock()
         self._next = self._file.next_seq
 
     @property
@@ -77,35 +78,54 @@ class TelemetryCollector:
 
         Raises:
             RecordWriteError: the disk refused it; what was written before stays readable.
+            ValueError: the basin is not a whole number of float32, or a metric is no number.
         """
-        if isinstance(metrics, ConsciousnessTelemetry):
-            metrics = metrics.metrics()
-        nonfinite: dict[str, str] = {}
-        values = metrics.values()
-        # Almost always: plain floats, all finite. The sum is finite only if every value is.
-        if set(map(type, values)) == _PLAIN_FLOATS and isfinite(sum(values)):  # type: ignore[arg-type]  # checked by type
-            m: Any = metrics
-        else:
-            m, nonfinite = split_nonfinite({name: value for name, value in metrics.items() if value is not None})
-        sample = Sample(
-            0, step, time.time(), self._session, m, None if basin is None else encode_basin(basin), regime, nonfinite
-        )
-        # The session stands on its first sample: sixteen digits a line would be a tenth of the file.
-        self._session = None
+        m: Any = metrics if type(metrics) is dict else _as_dict(metrics)
+        buffer = self._buffer
+        if buffer is None:
+            m, nonfinite = _numbers(m)
+            text = None if basin is None else encode_basin(basin)
+            seq = self._append(Sample(0, step, time.time(), self._session, m, text, regime, nonfinite))
+            # The session stands on its first sample: sixteen digits a line would be a tenth of the file.
+            self._session = None
+            self._next = seq + 1
+            return seq
+        if len(buffer) >= _MAX_BUFFERED:
+            self.flush()
+        if basin is not None and len(basin) % 4:
+            encode_basin(basin)
+        kinds: dict[str, str] | None = None
+        try:
+            # A float only if no value is of a foreign type, which might change before it is written, or be no number.
+            known = type(sum(m.values())) is float
+        except (TypeError, OverflowError):
+            known = False
+        if not known:
+            m, kinds = _numbers(m)
+        # A copy: the caller's dictionary may change as well.
+        buffer.append((step, time.time(), m.copy(), basin, regime, kinds))
         seq = self._next
-        if self._buffer is None:
-            seq = self._file.append(sample)
-        else:
-            sample.m = dict(m)
-            self._buffer.append(sample)
         self._next = seq + 1
         return seq
 
     def flush(self) -> None:
-        """Write what is buffered, if this collector buffers."""
-        while self._buffer:
-            self._file.append(self._buffer[0])
-            self._buffer.popleft()
+        """Write what is buffered, if this collector buffers.
+
+        Raises:
+            RecordWriteError: the disk refused; what is not written stays in the buffer.
+        """
+        buffer = self._buffer
+        if not buffer:
+            return
+        with self._flushing:
+            while buffer:
+                step, t, m, basin, regime, nonfinite = buffer[0]
+                if nonfinite is None:
+                    m, nonfinite = _numbers(m)
+                text = None if basin is None else encode_basin(basin)
+                self._append(Sample(0, step, t, self._session, m, text, regime, nonfinite))
+                self._session = None
+                buffer.popleft()
 
     def sync(self) -> None:
         self.flush()
@@ -116,6 +136,21 @@ class TelemetryCollector:
             self.flush()
         finally:
             self._file.close()
+
+
+def _numbers(metrics: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Metrics as they go into a record. Almost always they are floats, all finite, and go as they are."""
+    try:
+        # A TypeError for what is no float (True equals 1.0, but is written otherwise); finite only if every one is.
+        if isfinite(sum(map(_the_float, metrics.values()))):
+            return metrics, {}
+    except TypeError:
+        pass
+    return split_nonfinite({name: value for name, value in metrics.items() if value is not None})
+
+
+def _as_dict(metrics: Metrics) -> dict[str, Any]:
+    return metrics.metrics() if isinstance(metrics, ConsciousnessTelemetry) else dict(metrics)
 
 
 class RunWriter:
@@ -144,13 +179,26 @@ class RunWriter:
         self._buffered = buffered
         self._streams: dict[str | None, TelemetryCollector] = {}
         self._last_sync = time.monotonic()
+        self._pid = os.getpid()
         self._closed = False
         self.write_error: RecordWriteError | None = None
-        """What the disk refused in the heartbeat thread; the step boundary raises it."""
+        """What the disk refused in the heartbeat thread; the next step boundary raises it, once."""
+        for document in (run.manifest, run.heartbeat):
+            sweep_temporary(document)
         self._events = RecordFile(run.events, fsync=fsync)
+        try:
+            self._begin(resumed_from)
+        except BaseException:
+            with ExitStack() as files:
+                files.callback(self._events.close)
+                for collector in self._streams.values():
+                    files.callback(collector.close)
+            raise
+
+    def _begin(self, resumed_from: str | None) -> None:
+        run, manifest, pid = self.run, self.manifest, self._pid
         self.telemetry = self.stream(None)
         self.mailbox = Mailbox(run, self.session)
-        pid = os.getpid()
         manifest.state, manifest.exit_code, manifest.ended_t, manifest.reason = "running", None, None, ""
         manifest.sessions.append(
             SessionRecord(
@@ -160,7 +208,7 @@ class RunWriter:
                 host=host_name(),
                 boot_id=boot_id(),
                 start_ticks=start_ticks(pid),
-                argv=list(sys.argv),
+                argv=redact_argv(sys.argv),
                 resumed_from=resumed_from,
             )
         )
@@ -173,28 +221,42 @@ class RunWriter:
     def create(
         cls, root: Path, manifest: Manifest | None = None, *, fsync: Fsync = "interval", buffered: bool = False
     ) -> "RunWriter":
-        """Make a run directory under `root`; the manifest's id is its name (empty: a new one is drawn)."""
+        """Make a run directory under `root`; the manifest's id is its name (empty: a new one is drawn).
+
+        Raises:
+            UsageError: an id that cannot be a name, or is taken.
+        """
         manifest = manifest or Manifest(id="")
         manifest.id = manifest.id or new_run_id()
+        if not is_run_id(manifest.id):
+            raise UsageError(f"run id {manifest.id[:100]!r}: letters, digits, '.', '_', '-' (not first), at most 100")
         run = RunDir(root / manifest.id)
         try:
             root.mkdir(parents=True, exist_ok=True)
             run.path.mkdir()
             for folder in (run.checkpoints, run.emergencies, run.artifacts):
                 folder.mkdir()
+            fsync_directory(root)
+        except FileExistsError as error:
+            raise UsageError(f"{str(run.path)!r} exists; resume that run or choose another id") from error
         except OSError as error:
             raise RecordWriteError(error.errno, f"cannot make {str(run.path)!r}: {error.strerror}") from error
         manifest.created_t = manifest.created_t or time.time()
         manifest.cwd = manifest.cwd or os.getcwd()
         manifest.user = manifest.user or user_name()
-        manifest.config = redact(manifest.config)
         return cls._holding(run, manifest, None, fsync, buffered)
 
     @classmethod
     def reopen(
         cls, run: RunDir, *, resumed_from: str | None = None, fsync: Fsync = "interval", buffered: bool = False
     ) -> "RunWriter":
-        """Go on with a run whose trainer has ended or died: the same directory, a new session."""
+        """Go on with a run whose trainer has ended or died: the same directory, a new session.
+
+        Raises:
+            RunNotFound: no run directory there. RunFormatError: its manifest cannot be read.
+        """
+        if not run.exists():
+            raise RunNotFound(f"{str(run.path)!r} is not a run directory (no run.json)")
         return cls._holding(run, None, resumed_from, fsync, buffered)
 
     @classmethod
@@ -211,7 +273,10 @@ class RunWriter:
             raise
 
     def stream(self, name: str | None) -> TelemetryCollector:
-        """The collector of a further stream ("rank0001", "gary1"), made at its first use; None is the run's own."""
+        """The collector of a further stream ("rank0001", "gary1"), made at its first use; None is the run's own.
+
+        A reader finds a new stream by its file; the manifest names it from its next replacement on.
+        """
         if name not in self._streams:
             self._streams[name] = TelemetryCollector(
                 self.run.telemetry(name), self.session, fsync=self._fsync, buffered=self._buffered
@@ -223,8 +288,11 @@ class RunWriter:
     def event(
         self, kind: str, *, step: int | None = None, severity: str = "info", stream: str | None = None, **data: Any
     ) -> int:
-        """Record something that happened and return its seq; thread-safe. Floats in `data` must be finite or None."""
-        record = Event(0, time.time(), kind, step, self.session, severity, stream, data)
+        """Record something that happened and return its seq; thread-safe.
+
+        A number in `data` that is not finite becomes None, and its kind stands in data["nonfinite"].
+        """
+        record = Event(0, time.time(), kind, step, self.session, severity, stream, name_nonfinite(data))
         return self._events.append(record)
 
     def declare(self, metrics: Sequence[MetricSpec]) -> None:
@@ -232,14 +300,30 @@ class RunWriter:
         self.event("metrics", specs=list(metrics))
 
     def step_done(self, step: int) -> None:
-        """A step boundary: two attributes for the heartbeat; raises what the disk refused in the background."""
+        """A step boundary: two attributes for the heartbeat; raises what the disk refused in the background.
+
+        It is raised once: a loop that goes on meets it again when it happens again.
+        """
         self.heartbeat.step_done(step)
         if self.write_error is not None:
-            raise self.write_error
+            error, self.write_error = self.write_error, None
+            raise error
+        if self.heartbeat.failure is not None:
+            failure, self.heartbeat.failure = self.heartbeat.failure, None
+            text = f"the listening thread failed: {type(failure).__name__}: {failure}"[:500]
+            self.event("note", step=step, severity="critical", text=text)
 
     def save_manifest(self) -> None:
+        """Replace run.json by `manifest`, secrets as "***": at start, resume and end, or after a change of config."""
+        recorded = msgspec.structs.replace(
+            self.manifest,
+            config=redact(self.manifest.config),
+            profile=redact(self.manifest.profile),
+            corpus=redact(self.manifest.corpus),
+            probe=redact(self.manifest.probe),
+        )
         try:
-            write_document(self.run.manifest, encode_document(self.manifest))
+            write_document(self.run.manifest, encode_document(recorded))
         except OSError as error:
             raise RecordWriteError(
                 error.errno, f"cannot write {str(self.run.manifest)!r}: {error.strerror or error}"
@@ -247,8 +331,8 @@ class RunWriter:
 
     def _each_second(self) -> None:
         """In the heartbeat thread: hear the mailbox, write what is buffered, force it to the disk now and then."""
+        step = self.heartbeat.step
         try:
-            step = self.heartbeat.step
             for rejected in self.mailbox.poll(step):
                 self.event(
                     "command",
@@ -258,37 +342,44 @@ class RunWriter:
                     name=rejected.name,
                     reason=rejected.reason,
                 )
-            now = time.monotonic()
-            for collector in tuple(self._streams.values()):
+            collectors = tuple(self._streams.values())
+            for collector in collectors:
                 collector.flush()
+            now = time.monotonic()
             if now - self._last_sync >= _SYNC_S:
                 self._last_sync = now
-                for collector in tuple(self._streams.values()):
+                for collector in collectors:
                     collector.sync()
                 self._events.sync()
         except RecordWriteError as error:
             self.write_error = error
 
     def close(self, exit_code: int = 0, reason: str = "") -> None:
-        """Say that this process stops writing, how, and let the lock go. A full disk does not keep the lock."""
-        if self._closed:
+        """Say that this process stops writing, how, and let the lock go. A full disk does not keep the lock.
+
+        Nothing happens in a forked child: the run is its parent's.
+        """
+        if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
         self.heartbeat.doing = "stop"
-        try:
-            # Ended first: no other thread may touch the files while they are closed.
-            self.heartbeat.stop()
-            self.event("end", step=self.heartbeat.step, exit_code=exit_code, reason=reason)
-            now = time.time()
-            self.manifest.state, self.manifest.exit_code = "exited", exit_code
-            self.manifest.ended_t, self.manifest.reason = now, reason
-            self.manifest.sessions[-1].ended_t, self.manifest.sessions[-1].exit_code = now, exit_code
+        # Run from the last to the first, each whatever the others raise.
+        with ExitStack() as ending:
+            ending.callback(self._lock.release)
+            ending.callback(self._end, exit_code, reason)
+            ending.callback(self._events.close)
             for collector in self._streams.values():
-                collector.close()
-            self._events.close()
-            self.save_manifest()
-        finally:
-            self._lock.release()
+                ending.callback(collector.close)
+            ending.callback(self.event, "end", step=self.heartbeat.step, exit_code=exit_code, reason=reason)
+            # First: no other thread may touch the files while they are closed.
+            ending.callback(self.heartbeat.stop)
+
+    def _end(self, exit_code: int, reason: str) -> None:
+        now = time.time()
+        self.manifest.state, self.manifest.exit_code = "exited", exit_code
+        self.manifest.ended_t, self.manifest.reason = now, reason
+        self.manifest.sessions[-1].ended_t, self.manifest.sessions[-1].exit_code = now, exit_code
+        self.save_manifest()
 
     def __enter__(self) -> "RunWriter":
         return self
@@ -296,5 +387,17 @@ class RunWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.close()
-        else:
-            self.close(getattr(error, "exit_code", 1), f"{type(error).__name__}: {error}"[:500])
+            return
+        # What ended the block is what matters: a disk that is full as well must not take its place.
+        with suppress(RecordWriteError):
+            self.close(_exit_code_of(error), f"{type(error).__name__}: {error}"[:500])
+
+
+def _exit_code_of(error: BaseException) -> int:
+    """What the shell will see of a process that this ends."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    code = getattr(error, "exit_code", 1)
+    return int(code) if isinstance(code, int) else 1

@@ -2,67 +2,26 @@
 
 Embedding -> ONE block applied `passes` times -> language head. No optimiser, no data, no clock; never a second block.
 
-Everything that crosses the two halves of the state (units 0 .. d/2−1 and d/2 .. d−1) passes through a cross block of one
-of six weight matrices, and every cross block is multiplied by the gain g. Heads, MLP units and norm groups belong to one
-half, so at g = 0 the halves of the block do not see each other at all: the cross blocks of its Jacobian are 0.0, exactly.
+Everything that crosses the two halves of the state (units 0 .. d/2−1 and d/2 .. d−1) passes through a cross block of
+one of six weight matrices, and every cross block is multiplied by the gain g. Heads, MLP units and norm groups belong
+to one half, so at g = 0 the halves do not see each other inside the block: the cross blocks of its Jacobian are 0.0,
+exactly.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from qig_core.errors import ConfigError
+from qig_core.training.config import KernelConfig
 
-MIN_PASSES = 3
-MAX_PARTS = 8
 _BC_LIMIT = 1.0 - 1e-6  # arccos has an infinite slope at 1: equal points would give a NaN gradient
 _NORM_EPS = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class KernelConfig:
-    """Shape and birth of a kernel. Raises ConfigError naming the field that does not fit."""
-
-    width: int = 128
-    heads: int = 8
-    """Even; at most 8, or a multiple of 8 (a part of the phi measure is then heads / 8 neighbouring heads)."""
-    context: int = 64
-    """Longest sequence, tokens."""
-    passes: int = 4
-    """Times the one block is applied: the recursion depth, at least 3."""
-    mlp_ratio: int = 2
-    vocab: int = 256
-    gain: float = 1.0
-    """g at birth, in [0, 1]; multiplies every cross block."""
-    kappa_init: float = 8.0
-    """Inverse temperature of attention at birth, rad⁻¹, the same for every head."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("width", "heads", "context", "mlp_ratio", "vocab"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.passes < MIN_PASSES:
-            raise ConfigError(f"passes is {self.passes}: the recursion depth is at least {MIN_PASSES}")
-        if self.heads % 2 or (self.heads > MAX_PARTS and self.heads % MAX_PARTS):
-            raise ConfigError(f"heads is {self.heads}: choose 2, 4, 6, 8 or a multiple of 8, so that no head straddles")
-        if self.width % self.heads or self.width // self.heads < 2:
-            raise ConfigError(f"width {self.width} must be a multiple of heads {self.heads}, two units a head or more")
-        if not 0.0 <= self.gain <= 1.0:
-            raise ConfigError(f"gain is {self.gain}: it must lie in [0, 1]")
-        if not (math.isfinite(self.kappa_init) and self.kappa_init > 0.0):
-            raise ConfigError(f"kappa_init is {self.kappa_init}: it must be positive (rad⁻¹)")
-
-    @property
-    def parts(self) -> tuple[tuple[int, ...], ...]:
-        """The unit groups whose integration is measured: each head's units, at most eight groups of equal size."""
-        num_parts = min(self.heads, MAX_PARTS)
-        size = self.width // num_parts
-        return tuple(tuple(range(i * size, (i + 1) * size)) for i in range(num_parts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +69,7 @@ class HalvedLinear(nn.Module):
 
 def half_norm(x: Tensor) -> Tensor:
     """(x − mean)/sqrt(var + 1e-6) of each half of the last axis by itself, whatever the gain. x: [..., d]."""
-    halves = x.unflatten(-1, (2, -1))
+    halves = x.view(*x.shape[:-1], 2, x.shape[-1] // 2)
     return functional.layer_norm(halves, halves.shape[-1:], eps=_NORM_EPS).flatten(-2)
 
 
@@ -124,6 +83,29 @@ def distance_from_bc(bc: Tensor) -> Tensor:
     return 2.0 * torch.arccos(bc.clamp(max=_BC_LIMIT))
 
 
+class _Distance(torch.autograd.Function):
+    """distance_from_bc with its derivative −2/sqrt(1 − BC²) (0 beyond the limit) written out.
+
+    The maps of attention are the largest tensors of a step and autograd makes eight more of each here; this makes two.
+    """
+
+    @classmethod
+    def distance(cls, bc: Tensor) -> Tensor:
+        return cast(Tensor, cls.apply(bc))  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+
+    @staticmethod
+    def forward(ctx: Any, bc: Tensor) -> Tensor:
+        ctx.save_for_backward(bc)
+        return bc.clamp(max=_BC_LIMIT).arccos_().mul_(2.0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (bc,) = ctx.saved_tensors
+        quarter = bc.new_full((), 0.25)
+        slope = torch.addcmul(quarter, bc, bc, value=-0.25).rsqrt_().neg_()
+        return slope.mul_(grads[0]).masked_fill_(bc > _BC_LIMIT, 0.0)
+
+
 class Kernel(nn.Module):
     """The kernel. `gain` is a buffer: it is never trained, and a saved state carries it.
 
@@ -133,20 +115,20 @@ class Kernel(nn.Module):
     future: Tensor
     gain: Tensor
 
-    def __init__(self, config: KernelConfig) -> None:
+    def __init__(self, config: KernelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         d, hidden = config.width, config.width * config.mlp_ratio
-        generator = torch.Generator().manual_seed(config.seed)
+        generator = torch.Generator().manual_seed(seed)
         in_std = d**-0.5
         self.embedding = nn.Parameter(torch.randn(config.vocab, d, generator=generator))
         self.positions = nn.Parameter(0.5 * torch.randn(config.context, d, generator=generator))
         self.w_q = HalvedLinear(d, d, in_std, generator)
         self.w_k = HalvedLinear(d, d, in_std, generator)
         self.w_v = HalvedLinear(d, d, in_std, generator)
-        self.w_o = HalvedLinear(d, d, 0.5 * in_std, generator)
+        self.w_o = HalvedLinear(d, d, 0.35 * in_std, generator)
         self.mlp_in = HalvedLinear(hidden, d, in_std, generator)
-        self.mlp_out = HalvedLinear(d, hidden, 0.5 * hidden**-0.5, generator)
+        self.mlp_out = HalvedLinear(d, hidden, 0.35 * hidden**-0.5, generator)
         self.log_kappa = nn.Parameter(torch.full((config.heads,), math.log(config.kappa_init)))
         self.head = nn.Parameter(0.5 * in_std * torch.randn(config.vocab, d, generator=generator))
         self.register_buffer("gain", torch.tensor(config.gain))
@@ -205,7 +187,10 @@ class Kernel(nn.Module):
 
         points = x[sequence, offset]
         jacobian = torch.func.vmap(torch.func.jacfwd(row, has_aux=True))
-        j, y = jacobian(points, root_keys[sequence], values[sequence], earlier)
+        with warnings.catch_warnings():
+            # torch compiles its forward-mode rules with the deprecated torch.jit.script the first time they are used.
+            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            j, y = jacobian(points, root_keys[sequence], values[sequence], earlier)
         return j, points.square().mean(-1).sqrt(), y.square().mean(-1).sqrt()
 
     def block_weights(self) -> BlockWeights:
@@ -226,7 +211,9 @@ class Kernel(nn.Module):
 
     def _qkv(self, x: Tensor, weights: BlockWeights) -> tuple[Tensor, Tensor, Tensor]:
         """Square roots of q and k on their simplex, and v: each [B, H, T, d/H] of x [B, T, d]."""
-        qkv = (half_norm(x) @ weights.qkv.T).unflatten(-1, (3, self.config.heads, -1)).transpose(-2, -4)
+        qkv = half_norm(x) @ weights.qkv.T
+        heads = self.config.heads
+        qkv = qkv.view(*x.shape[:-1], 3, heads, x.shape[-1] // heads).transpose(-2, -4)
         roots = root_simplex(qkv[..., :2, :, :])
         return roots[..., 0, :, :], roots[..., 1, :, :], qkv[..., 2, :, :]
 
@@ -236,7 +223,7 @@ class Kernel(nn.Module):
     def _pass(self, x: Tensor, weights: BlockWeights) -> tuple[Tensor, Tensor, Tensor]:
         """One application of the block to [B, T, d]; also its attention and distances, [B, H, T, T]."""
         root_q, root_k, v = self._qkv(x, weights)
-        distances = distance_from_bc(root_q @ root_k.mT)
+        distances = _Distance.distance(root_q @ root_k.mT)
         length = x.shape[1]
         future = self.future[:length, :length]  # 0, and −inf above the diagonal
         attention = torch.addcmul(future, distances, -weights.kappa[:, None, None]).softmax(dim=-1)
@@ -244,7 +231,7 @@ class Kernel(nn.Module):
         return x + self._mlp(x, weights), attention, distances
 
     def _pass_at(self, x: Tensor, root_keys: Tensor, values: Tensor, earlier: Tensor, weights: BlockWeights) -> Tensor:
-        """The same block at one position: x [d], context root_keys and values [H, T, d/H], earlier [T] true before it."""
+        """The block at one position: x [d], its context's root_keys and values [H, T, d/H], earlier [T] its mask."""
         root_q, root_k, v = self._qkv(x[None, None], weights)
         root_q, root_k, v = root_q[0], root_k[0], v[0]
         context_bc = (root_keys @ root_q.mT).squeeze(-1)

@@ -1,0 +1,49 @@
+"""A training loop that is not ours, watched in five lines (marked 1 to 5).
+
+    python examples/your_own_loop.py [--runs FOLDER] [--steps N]
+
+Then `qig-tui RUN` in another terminal, or `kill -TERM` to see it stop in order.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+from qig_core.checkpoints.saving import saver
+from qig_core.safety.integrated import IntegratedMonitor
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fit a noisy sine by a small network.")
+    parser.add_argument("--runs", default="runs")
+    parser.add_argument("--steps", type=int, default=2000)
+    given = parser.parse_args()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+
+    def state() -> dict[str, Any]:
+        return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+    with IntegratedMonitor.open(
+        given.runs, name="a noisy sine", total_steps=given.steps, save=saver(state)
+    ) as monitor:  # 1
+        for step in range(given.steps):
+            x = torch.rand(64, 1) * 6.0 - 3.0
+            loss = nn.functional.mse_loss(model(x), torch.sin(x) + 0.1 * torch.randn(64, 1))
+            optimizer.zero_grad()
+            loss.backward()
+            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if not monitor.check(step, {"loss": loss.item(), "grad_norm": grad_norm.item()}):  # 2
+                break  # 3
+            optimizer.step()
+        monitor.finish(given.steps)  # 4: a checkpoint at the end; it does nothing where the loop was stopped
+    return monitor.exit_code  # 5
+
+
+if __name__ == "__main__":
+    sys.exit(main())

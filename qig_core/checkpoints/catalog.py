@@ -1,0 +1,204 @@
+"""What checkpoints a run has, by a cheap look at each directory: no payload byte is read, nothing is changed."""
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from qig_core.checkpoints.manifest_file import MANIFEST, is_payload_name, read_sealed
+from qig_core.checkpoints.ranking import DEFAULT_SCORE, best, last_good, latest
+from qig_core.errors import CheckpointError, UsageError
+from qig_core.rundir.layout import RunDir
+from qig_core.rundir.schema import CheckpointManifest
+
+Status = Literal["COMPLETE", "TORN", "HASH-MISMATCH", "UNREADABLE"]
+"""TORN: something is missing or short. UNREADABLE: the manifest is damaged, or a file is not one that may be opened."""
+
+_NAME = re.compile(r"step-(\d{8,})-[0-9a-f]{6}")
+
+
+class _Tags(msgspec.Struct):
+    tags: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One checkpoint as a look at its directory shows it: no payload byte has been read."""
+
+    name: str
+    path: Path
+    manifest: CheckpointManifest | None
+    tags: tuple[str, ...]
+    status: Status
+    problems: tuple[str, ...]
+    t: float
+    """When it was published; without a readable manifest, when its directory last changed."""
+
+    @property
+    def step(self) -> int | None:
+        if self.manifest is not None:
+            return self.manifest.step
+        match = _NAME.fullmatch(self.name)
+        return int(match[1]) if match else None
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload, as the manifest says."""
+        return sum(file.size for file in self.manifest.files) if self.manifest else 0
+
+
+def list_checkpoints(run: RunDir) -> list[Found]:
+    """What is there, newest-published first. Hidden names, files, links and foreign folders are passed over.
+
+    Raises:
+        CheckpointError: the folder cannot be read.
+    """
+    found = []
+    try:
+        with os.scandir(run.checkpoints) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    one = look(run, entry.name)
+                    if one is not None:
+                        found.append(one)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{str(run.checkpoints)!r} cannot be read: {error.strerror}") from error
+    return sorted(found, key=lambda one: (one.t, one.name), reverse=True)
+
+
+def look(run: RunDir, name: str) -> Found | None:
+    """One checkpoint by its directory's name, by a cheap look; None where there is no checkpoint of that name."""
+    try:
+        path = run.checkpoint(name)
+        facts = path.lstat()
+    except (UsageError, OSError):
+        return None
+    if not stat.S_ISDIR(facts.st_mode):
+        return None
+    manifest: CheckpointManifest | None = None
+    status: Status = "COMPLETE"
+    problems: list[str] = []
+    try:
+        manifest = read_sealed(path / MANIFEST)
+    except FileNotFoundError:
+        if not _NAME.fullmatch(name) or not path.is_dir():
+            return None  # a folder of somebody else's, or one that has just been pruned
+        status, problems = "TORN", [f"{MANIFEST} is missing"]
+    except (OSError, ValueError) as error:
+        status, problems = "UNREADABLE", [f"{MANIFEST}: {error}"]
+    if manifest is not None:
+        # The directory's name counts: a copy may have been given another.
+        manifest.name = name
+        status, problems = _look_at_files(path, manifest)
+    try:
+        tags = read_tags(run, name)
+    except CheckpointError as error:
+        tags = ()
+        problems.append(str(error))
+    return Found(
+        name=name,
+        path=path,
+        manifest=manifest,
+        tags=tags,
+        status=status,
+        problems=tuple(problems),
+        t=manifest.t if manifest else facts.st_mtime,
+    )
+
+
+def read_tags(run: RunDir, name: str) -> tuple[str, ...]:
+    """The tags of a checkpoint, sorted; none where there is no tags.json.
+
+    Raises:
+        CheckpointError: it is there and cannot be read: a pin may stand in it.
+    """
+    path = run.checkpoint_tags(name)
+    try:
+        tags = msgspec.json.decode(path.read_bytes(), type=_Tags).tags
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read ({error}); delete it to begin without tags") from error
+    return tuple(sorted(set(tags)))
+
+
+def _look_at_files(path: Path, manifest: CheckpointManifest) -> tuple[Status, list[str]]:
+    status: Status = "COMPLETE"
+    problems = []
+    for file in manifest.files:
+        if not is_payload_name(file.path):
+            return "UNREADABLE", [f"{file.path!r} is not a plain file name"]
+        try:
+            facts = (path / file.path).lstat()
+        except FileNotFoundError:
+            status = "TORN"
+            problems.append(f"{file.path} is missing")
+            continue
+        except OSError as error:
+            return "UNREADABLE", [f"{file.path}: {error.strerror}"]
+        if not stat.S_ISREG(facts.st_mode):
+            return "UNREADABLE", [f"{file.path} is a link or no regular file"]
+        if facts.st_size != file.size:
+            status = "TORN"
+            problems.append(f"{file.path} has {facts.st_size} bytes, not {file.size}")
+    return status, problems
+
+
+def resolve(run: RunDir, text: str, *, score: str = DEFAULT_SCORE, lower_is_better: bool = True) -> Found:
+    """CHECKPOINT as a person gives it.
+
+    Args:
+        text: a name; `latest`, `best` or `last-good`; a step (its newest-published); or the beginning of just one
+            name. All but a name and its beginning choose among those that a cheap look finds complete.
+
+    Raises:
+        CheckpointError: none, or more than one; the message lists what there is.
+    """
+    exact = look(run, text)
+    if exact is not None:
+        return exact
+    found = list_checkpoints(run)
+    complete = {one.name: one for one in found if one.status == "COMPLETE"}
+    manifests = [one.manifest for one in complete.values() if one.manifest]
+    if text in ("latest", "best", "last-good"):
+        chosen = (
+            latest(manifests)
+            if text == "latest"
+            else best(manifests, score, lower_is_better)
+            if text == "best"
+            else last_good(manifests)
+        )
+        if chosen is not None:
+            return complete[chosen.name]
+        why = {
+            "latest": "no complete checkpoint",
+            "best": f"no complete checkpoint has a finite {score!r}",
+            "last-good": "no complete checkpoint is finite and without a critical condition",
+        }[text]
+        raise CheckpointError(f"{why} in {str(run.checkpoints)!r}{_listing(found)}")
+    if text.isdecimal():
+        of_step = latest(manifest for manifest in manifests if manifest.step == int(text))
+        if of_step is not None:
+            return complete[of_step.name]
+        raise CheckpointError(f"no complete checkpoint of step {text} in {str(run.checkpoints)!r}{_listing(found)}")
+    matches = [one for one in found if text and one.name.startswith(text)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise CheckpointError(f"{text!r} begins {len(matches)} checkpoint names{_listing(matches)}")
+    raise CheckpointError(f"no checkpoint {text!r} in {str(run.checkpoints)!r}{_listing(found)}")
+
+
+def _listing(found: Sequence[Found]) -> str:
+    if not found:
+        return "; there is none"
+    names = [one.name if one.status == "COMPLETE" else f"{one.name} ({one.status})" for one in found[:10]]
+    rest = f" and {len(found) - 10} older" if len(found) > 10 else ""
+    return f"; there are, newest first: {', '.join(names)}{rest}"

@@ -1,0 +1,314 @@
+"""The guard around anybody's training loop: judge, record, obey, save, stop in order. Measures and trains nothing.
+
+    with IntegratedMonitor.open("runs", name="mine", save=save) as monitor:
+        for step in range(steps):
+            loss = ...; loss.backward()
+            if not monitor.check(step, {"loss": loss.item()}):
+                break
+            optimizer.step()
+    sys.exit(monitor.exit_code)
+
+`step` counts the optimiser updates that were applied. `check` comes before the update: a checkpoint taken in it holds
+exactly `step` updates, and a resume begins by doing step `step` again.
+"""
+
+import importlib.metadata
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from qig_core.errors import ExitCode, RecordWriteError
+from qig_core.rundir.host import git_revision
+from qig_core.rundir.schema import CheckpointManifest, Manifest, MetricSpec
+from qig_core.rundir.writer import RunWriter
+from qig_core.safety.abort import DEADLINE_S, AbortState, Cause, EmergencyAbortHandler, SaveSkipped
+from qig_core.safety.commands import CommandDesk
+from qig_core.safety.emergency import Memory
+from qig_core.safety.ending import Ending, Outcome
+from qig_core.safety.monitor import Judgement, SafetyMonitor
+from qig_core.safety.profile import DEFAULT, Profile, to_dict
+from qig_core.safety.saves import Save, Saves
+
+
+def _plain(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """A copy with numbers only."""
+    sample: dict[str, Any] = dict(metrics)
+    try:
+        # A float only where every value is an int or a float: almost always, and quickly known.
+        if type(sum(sample.values())) is float:
+            return sample
+    except TypeError:  # a None
+        pass
+    return {name: float(value) for name, value in sample.items() if value is not None}
+
+
+class IntegratedMonitor:
+    """A SafetyMonitor and an EmergencyAbortHandler over one open run. A context manager; it closes the run.
+
+    Args:
+        writer: holds the run.
+        profile: which limits are judged; a critical one stops the run.
+        save: publishes a checkpoint; without it checkpoint commands are refused, and a stop saves nothing.
+        log_every: steps between samples. A sample with a transition, a basin, a regime, or a metric that the check
+            before did not have, is always recorded.
+        checkpoint_every: steps between interval checkpoints; 0 for none.
+        deadline_s: how long a stop may take before the watchdog ends the process with exit code 78.
+        signals: whether SIGINT, SIGTERM and SIGHUP ask for a stop.
+        monitor_state, training_s, parent: from the checkpoint that this session goes on from.
+    """
+
+    def __init__(
+        self,
+        writer: RunWriter,
+        *,
+        profile: Profile = DEFAULT,
+        save: Save | None = None,
+        log_every: int = 1,
+        checkpoint_every: int = 0,
+        deadline_s: float = DEADLINE_S,
+        signals: bool = True,
+        monitor_state: Mapping[str, Any] | None = None,
+        training_s: float = 0.0,
+        parent: str | None = None,
+        config_digest: str = "",
+        corpus_digest: str = "",
+    ) -> None:
+        self.writer = writer
+        self.safety = SafetyMonitor.from_state(profile, monitor_state or {})
+        self.abort = EmergencyAbortHandler(
+            deadline_s=deadline_s, signals=signals, on_deadline=lambda: self._ending.deadline()
+        )
+        self._memory = Memory()
+        self._saves = Saves(
+            writer,
+            save,
+            safety=self.safety,
+            abort=self.abort,
+            memory=self._memory,
+            training_s=training_s,
+            parent=parent,
+            config_digest=config_digest,
+            corpus_digest=corpus_digest,
+        )
+        self._desk = CommandDesk(writer, self._saves, self.abort, log_every=log_every)
+        self._outcome = Outcome()
+        self._ending = Ending(
+            writer,
+            self._outcome,
+            safety=self.safety,
+            abort=self.abort,
+            saves=self._saves,
+            desk=self._desk,
+            memory=self._memory,
+        )
+        self._checkpoint_every = checkpoint_every if save is not None else 0
+        self._first: int | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    @classmethod
+    def open(
+        cls,
+        runs: str | os.PathLike[str],
+        *,
+        name: str = "",
+        config: Mapping[str, Any] | None = None,
+        metrics: Sequence[MetricSpec] = (),
+        total_steps: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Begin a new run under the folder `runs`; `settings` are the constructor's.
+
+        Raises:
+            RecordWriteError: the folder cannot be written.
+        """
+        manifest = Manifest(
+            id="",
+            name=name,
+            program=Path(sys.argv[0]).name,
+            total_steps=total_steps,
+            config=dict(config or {}),
+            metrics=list(metrics),
+            versions={"python": platform.python_version(), "qig-tui": importlib.metadata.version("qig-tui")},
+            git=git_revision(Path.cwd()),
+        )
+        return cls(RunWriter.create(Path(runs), manifest), **settings)
+
+    @property
+    def latest(self) -> Mapping[str, float | None]:
+        """The latest value of every metric."""
+        return self._memory.latest
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should end with."""
+        return self._outcome.exit_code
+
+    @property
+    def reason(self) -> str:
+        """Why the run stopped, for people; empty where it came to its end."""
+        return self._outcome.reason
+
+    @property
+    def error(self) -> Exception | None:
+        """The first thing that the disk refused, or that the checkpoint at the end failed of."""
+        return self._outcome.error
+
+    @property
+    def checkpoint(self) -> CheckpointManifest | None:
+        """The newest that this session made."""
+        return self._saves.newest
+
+    def check(
+        self, step: int, metrics: Mapping[str, float | None], *, basin: bytes | None = None, regime: str | None = None
+    ) -> bool:
+        """The step boundary, before the update; False where the loop must end without it.
+
+        Args:
+            step: updates applied so far.
+            metrics: name to value; None and absent are "not measured".
+            basin: little-endian float32, 64 of them.
+        """
+        if self._outcome.ended:
+            return False
+        self._outcome.step = step
+        memory = self._memory
+        sample = _plain(metrics)
+        try:
+            self.writer.step_done(step)
+            memory.add(step, sample)
+            judgement = self.safety.judge(step, sample)
+            measured = basin is not None or regime is not None
+            if measured:
+                memory.basin, memory.regime = basin or memory.basin, regime or memory.regime
+            if step % self._desk.log_every == 0 or measured or judgement.transitions or memory.has_more:
+                self.writer.telemetry.log(step, sample, basin=basin, regime=regime)
+            if judgement.transitions or judgement.moved:
+                self._announce(step, judgement)
+            if self.writer.mailbox.pending:
+                self._desk.obey(step)
+            if judgement.verdicts and judgement.verdicts[0].state == "critical":
+                self.abort.request(Cause.limit("; ".join(verdict.text() for verdict in judgement.critical)))
+            if self.abort.asked:
+                self._stop(step)
+                return False
+            if self._checkpoint_every:
+                # The step that a session begins with was saved by the one before, or is the birth of the run.
+                if self._first is not None and step % self._checkpoint_every == 0:
+                    self._saves.attempt(step, "interval")
+                self._first = step if self._first is None else self._first
+        except RecordWriteError as error:
+            self._stop_for_disk(step, error)
+            return False
+        return True
+
+    def finish(self, step: int) -> CheckpointManifest | None:
+        """The last update was applied, `step` in all: save with the reason "end". None where nothing was saved."""
+        outcome = self._outcome
+        if outcome.ended:
+            return None
+        outcome.step = step
+        try:
+            if self.abort.asked:
+                self._stop(step)
+                return self.checkpoint
+            made = self._saves.attempt(step, "end") if self._saves.possible else None
+        except RecordWriteError as error:
+            self._stop_for_disk(step, error)
+            return None
+        outcome.ended = True
+        if self._saves.error is not None:
+            outcome.failed(self._saves.error)
+            outcome.exit_code = int(ExitCode.FOUND_BAD)
+            outcome.reason = f"the checkpoint at the end failed: {self._saves.error}"
+        return made
+
+    def _announce(self, step: int | None, judgement: Judgement) -> None:
+        for verdict in judgement.transitions + judgement.moved:
+            severity = verdict.state if verdict.state in ("warning", "critical") else "info"
+            self.writer.event("condition", step=step, severity=severity, **verdict.data())
+
+    def _stop(self, step: int) -> None:
+        """Save if that is possible, then write down what happened."""
+        cause = self.abort.cause
+        assert cause is not None
+        code, note, made = cause.exit_code, "", None
+        self.abort.advance(AbortState.CHECKPOINTING)
+        self._ending.foreshadow(cause)
+        if not self._saves.possible:
+            note = "this loop gave no save function"
+        elif self.abort.skip:
+            note = "a second Ctrl-C asked not to wait for it"
+        else:
+            try:
+                made = self._saves.publish(step, "emergency")
+            except SaveSkipped:
+                note = "a second Ctrl-C interrupted it"
+            except Exception as error:
+                note = f"{type(error).__name__}: {error}"
+                if cause.kind != "error":
+                    code = int(ExitCode.EMERGENCY_CHECKPOINT_FAILED)
+        self._ending.conclude(cause, code, made, note)
+
+    def _stop_for_disk(self, step: int, error: RecordWriteError) -> None:
+        self._outcome.failed(error)
+        self.abort.request(Cause("error", str(error), int(ExitCode.IO)))
+        self._stop(step)
+
+    def __enter__(self) -> Self:
+        self.abort.__enter__()
+        try:
+            profile = to_dict(self.safety.profile)
+            if self.writer.manifest.profile != profile:
+                self.writer.manifest.profile = profile
+                self.writer.save_manifest()
+            # All of them, whatever was told before: a reader folds the state from the last start on.
+            self._announce(None, Judgement(self.safety.verdicts(), transitions=self.safety.verdicts()))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if os.getpid() != self._pid:  # a forked child that leaves by this way; the run is its parent's
+            return
+        try:
+            if error is not None and not self._outcome.ended:
+                self._fail(error)
+            elif self.abort.asked and not self._outcome.ended and (cause := self.abort.cause):
+                self._ending.conclude(cause, cause.exit_code, None, "the loop ended before a step boundary")
+        finally:
+            self.close()
+
+    def _fail(self, error: BaseException) -> None:
+        """The loop raised: its state may be half updated, so nothing is saved."""
+        outcome = self._outcome
+        if isinstance(error, SystemExit) and not self.abort.asked:
+            outcome.exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            outcome.reason = f"SystemExit: {error.code}" if error.code else ""
+            return
+        code = 130 if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", ExitCode.FOUND_BAD))
+        cause = self.abort.request(Cause("error", f"{type(error).__name__}: {error}"[:500], code))
+        text = "".join(traceback.format_exception(error))
+        self._ending.conclude(cause, code, None, "the loop raised between step boundaries", trace=text)
+
+    def close(self) -> None:
+        """Close the run with the exit code and the reason, and give the signals back."""
+        if self._closed:
+            return
+        self._closed = True
+        outcome = self._outcome
+        try:
+            try:
+                self._desk.dismiss(outcome.step)
+            finally:
+                self.writer.close(outcome.exit_code, outcome.reason)
+        except RecordWriteError as error:
+            outcome.failed(error)
+            outcome.exit_code = outcome.exit_code or int(ExitCode.IO)
+        finally:
+            self.abort.__exit__(None, None, None)

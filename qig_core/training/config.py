@@ -1,0 +1,247 @@
+"""What a training run is asked to do, as frozen data read from TOML. No torch."""
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+from qig_core.errors import ConfigError
+
+MIN_PASSES = 3
+MAX_PARTS = 8
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"{name} is {value}: it must be greater than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelConfig:
+    """Shape and birth of a kernel. Raises ConfigError naming the field that does not fit."""
+
+    width: int = 128
+    heads: int = 8
+    """Even; at most 8, or a multiple of 8 (a part of the phi measure is then heads / 8 neighbouring heads)."""
+    context: int = 64
+    """Longest sequence, tokens."""
+    passes: int = 4
+    """Times the one block is applied: the recursion depth, at least 3."""
+    mlp_ratio: int = 2
+    vocab: int = 256
+    gain: float = 1.0
+    """g at birth, in [0, 1]; multiplies every cross block."""
+    kappa_init: float = 8.0
+    """Inverse temperature of attention at birth, rad⁻¹, the same for every head."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "context", "mlp_ratio", "vocab"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.passes < MIN_PASSES:
+            raise ConfigError(f"passes is {self.passes}: the recursion depth is at least {MIN_PASSES}")
+        if self.heads % 2 or (self.heads > MAX_PARTS and self.heads % MAX_PARTS):
+            raise ConfigError(f"heads is {self.heads}: choose 2, 4, 6, 8 or a multiple of 8, so that no head straddles")
+        if self.width % self.heads or self.width // self.heads < 2:
+            raise ConfigError(f"width {self.width} must be a multiple of heads {self.heads}, two units a head or more")
+        if not 0.0 <= self.gain <= 1.0:
+            raise ConfigError(f"gain is {self.gain}: it must lie in [0, 1]")
+        if not (math.isfinite(self.kappa_init) and self.kappa_init > 0.0):
+            raise ConfigError(f"kappa_init is {self.kappa_init}: it must be positive (rad⁻¹)")
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """The unit groups whose integration is measured: each head's units, at most eight groups of equal size."""
+        num_parts = min(self.heads, MAX_PARTS)
+        size = self.width // num_parts
+        return tuple(tuple(range(i * size, (i + 1) * size)) for i in range(num_parts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    batch_size: int = 16
+    heldout_batches: int = 4
+    """Fixed batches of held-out text, of batch_size each, over which loss_heldout is averaged."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch_size", "heldout_batches")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW, linear warm-up, then constant: the rate at a step does not depend on the total, so a run can go on."""
+
+    lr: float = 3e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "lr", "clip_norm")
+        if self.warmup_steps < 0 or self.weight_decay < 0:
+            raise ConfigError("warmup_steps and weight_decay must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CadenceConfig:
+    """How often something is done, in steps."""
+
+    log_every: int = 1
+    measure_every: int = 20
+    heldout_every: int = 100
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        _positive(self, "log_every", "measure_every", "heldout_every", "checkpoint_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetyConfig:
+    profile: str = "default"
+    """default, off, or the path of a TOML file."""
+    deadline_s: float = 25.0
+    """How long a requested abort may take before the watchdog ends the process."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "deadline_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that a run's numbers depend on, but the corpus, which is recorded by its digest."""
+
+    steps: int = 2000
+    """The total number of optimiser updates, over all sessions."""
+    seed: int = 0
+    threads: int = 0
+    """torch's threads; 0 leaves torch's choice. Resuming bitwise needs the same number."""
+    kernel: KernelConfig = field(default_factory=KernelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    cadence: CadenceConfig = field(default_factory=CadenceConfig)
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps")
+        if self.threads < 0:
+            raise ConfigError(f"threads is {self.threads}: it must be 0 or more")
+
+
+PRESETS: dict[str, Mapping[str, Any]] = {
+    "default": {},
+    # Small enough for a test: about a hundred steps a second on one core.
+    "tiny": {
+        "steps": 300,
+        "threads": 1,
+        "kernel": {"width": 32, "heads": 4, "context": 32, "passes": 3},
+        "data": {"batch_size": 4, "heldout_batches": 2},
+        "optimizer": {"lr": 1e-2, "warmup_steps": 20},
+        "cadence": {"measure_every": 10, "heldout_every": 50, "checkpoint_every": 100},
+    },
+}
+
+CHANGEABLE = frozenset(
+    {
+        "steps",
+        "optimizer.lr",
+        "cadence.log_every",
+        "cadence.measure_every",
+        "cadence.heldout_every",
+        "cadence.checkpoint_every",
+    }
+)
+"""What a resume may change; anything else would make it another run, which is what a fork is for."""
+
+
+def _check_keys(given: Mapping[str, Any], kind: type, where: str = "") -> None:
+    hints = get_type_hints(kind)
+    for key, value in given.items():
+        path = f"{where}{key}"
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
+            hint = f"; did you mean {where}{near[0]}?" if near else f"; known here: {', '.join(sorted(hints))}"
+            raise ConfigError(f"unknown key {path}{hint}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{path} must be a table")
+            _check_keys(value, hints[key], f"{path}.")
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, tables merged key by key."""
+    out = dict(base)
+    for key, value in over.items():
+        mine = out.get(key)
+        out[key] = merge(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def build(values: Mapping[str, Any]) -> TrainConfig:
+    """A checked configuration from nested plain values; what is left out has its default.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest name), a wrong type, a value out of range.
+    """
+    _check_keys(values, TrainConfig)
+    try:
+        return msgspec.convert(values, TrainConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error).replace(" - at `$.", " - at `")) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as nested plain values.
+
+    Raises:
+        ConfigError: absent, unreadable or not TOML.
+    """
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{str(path)!r}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{str(path)!r} is not TOML: {error}") from error
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """A configuration as a TOML file. A JSON scalar is a TOML scalar, and there is nothing else in it."""
+    scalars = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, Mapping)]
+    tables = [f"\n[{key}]\n{to_toml(value)}" for key, value in values.items() if isinstance(value, Mapping)]
+    return "\n".join([*scalars, ""]) + "".join(tables)
+
+
+def flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested tables as one, keys joined by dots."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out |= flatten(value, f"{where}{key}.")
+        else:
+            out[f"{where}{key}"] = value
+    return out
+
+
+def resume_config(recorded: Mapping[str, Any], over: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a resumed run: the recorded one with the changes that a resume may make.
+
+    Raises:
+        ConfigError: names every key that may not differ.
+    """
+    before = build(recorded)
+    after = build(merge(recorded, over))
+    old, new = flatten(dataclasses.asdict(before)), flatten(dataclasses.asdict(after))
+    refused = [f"{key} ({old[key]!r} -> {value!r})" for key, value in new.items() if old[key] != value]
+    refused = [text for text in refused if text.split(" ")[0] not in CHANGEABLE]
+    if refused:
+        raise ConfigError(f"a resume may not change {', '.join(refused)}; use --fork for another run")
+    return after

@@ -1,0 +1,198 @@
+"""The training loop, read top to bottom: step, measure, judge, record, save.
+
+`step` is the number of optimiser updates that were applied. A step is judged before its update, so a checkpoint taken
+at step n holds exactly n updates, and a resume begins by repeating step n.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psutil
+import torch
+from torch.nn import functional
+
+from qig_core.checkpoints.rng import capture_rng, restore_rng
+from qig_core.checkpoints.saving import saver
+from qig_core.measures.basin import BasinTracker
+from qig_core.measures.regime import RegimeTracker
+from qig_core.rundir.writer import RunWriter
+from qig_core.safety.breakdown import Breakdown
+from qig_core.safety.integrated import IntegratedMonitor
+from qig_core.safety.profile import load_profile
+from qig_core.training.config import TrainConfig
+from qig_core.training.corpus import Corpus, batch, heldout_batches, probe_batch
+from qig_core.training.kernel import Kernel
+from qig_core.training.measure import KernelProbe, Measurement
+
+Report = Callable[[int, Mapping[str, float | None]], None]
+"""Called after each step with the latest value of every metric."""
+
+
+class Trainer:
+    """A kernel, its optimiser and what is measured on it: everything that a checkpoint holds."""
+
+    def __init__(self, config: TrainConfig, corpus: Corpus) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.corpus = corpus
+        self.kernel = Kernel(config.kernel, seed=config.seed)
+        self.optimizer = torch.optim.AdamW(
+            self.kernel.parameters(), lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True
+        )
+        context, data = config.kernel.context, config.data
+        self.probe = KernelProbe(config.kernel, probe_batch(corpus.heldout, context=context), seed=config.seed)
+        heldout = heldout_batches(
+            corpus.heldout, num_batches=data.heldout_batches, batch_size=data.batch_size, context=context
+        )
+        self._heldout = [torch.from_numpy(tokens) for tokens in heldout]
+        self.basin = BasinTracker()
+        self.regime = RegimeTracker()
+        self.breakdown = Breakdown(phi_armed_after=max(200, 2 * config.optimizer.warmup_steps))
+        self._begun: dict[str, Any] = {}
+        """What the step changes before it is judged, as it was when the step began: a resume repeats that step."""
+
+    def state(self) -> dict[str, Any]:
+        """What a resume needs to go on bit by bit; tensors and plain data."""
+        return {
+            "model": self.kernel.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "basin": self.basin.state(),
+            "regime": self.regime.state(),
+        } | self._begun
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.kernel.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.basin = BasinTracker.from_state(state["basin"])
+        self.regime = RegimeTracker.from_state(state["regime"])
+        self.breakdown = Breakdown.from_state(state["breakdown"])
+        restore_rng(state["rng"])
+
+    def begin_step(self) -> None:
+        self._begun = {"rng": capture_rng(), "breakdown": self.breakdown.state()}
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then constant."""
+        settings = self.config.optimizer
+        return settings.lr * min(1.0, (step + 1) / (settings.warmup_steps + 1))
+
+    def forward_backward(self, step: int) -> dict[str, float]:
+        """Gradients of one batch, clipped; the update is left to the caller, who judges first."""
+        tokens = torch.from_numpy(
+            batch(
+                self.corpus.train,
+                seed=self.config.seed,
+                step=step,
+                batch_size=self.config.data.batch_size,
+                context=self.config.kernel.context,
+            )
+        )
+        rate = self.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = next_token_loss(self.kernel, tokens)
+        loss.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.kernel.parameters(), self.config.optimizer.clip_norm)
+        return {
+            "loss": loss.item(),
+            "grad_norm": grad_norm.item(),
+            "lr": rate,
+            "recursion_depth": float(self.config.kernel.passes),
+        }
+
+    @torch.no_grad()
+    def heldout_loss(self) -> float:
+        """Mean next-token loss over the fixed held-out batches, nats a byte."""
+        return sum(next_token_loss(self.kernel, tokens).item() for tokens in self._heldout) / len(self._heldout)
+
+    def measure(self) -> tuple[Measurement, dict[str, float | None]]:
+        """phi, kappa, the basin and its drift as they are now, with the metrics as they are recorded.
+
+        What the model gave instead of a number stands there as NaN or an infinity: it is judged, not hidden.
+        """
+        seen = self.probe.measure(self.kernel)
+        self._begun |= {"basin": self.basin.state(), "regime": self.regime.state()}
+        metrics: dict[str, float | None] = {"phi": seen.phi, "phi_nats": seen.phi_nats, "kappa": seen.kappa}
+        if seen.basin is not None:
+            metrics |= self.basin.observe(seen.basin)
+        self.regime.observe(seen.phi, kappa=seen.kappa, drift=metrics.get("drift_rolling"))
+        return seen, metrics | {name: float(kind) for name, kind in seen.nonfinite.items()}
+
+
+def next_token_loss(kernel: Kernel, tokens: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each next byte, nats; tokens [B, T + 1]."""
+    logits = kernel(tokens[:, :-1])
+    return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Started:
+    """A run that is open for writing, and a trainer that stands before its first step."""
+
+    writer: RunWriter
+    trainer: Trainer
+    step: int = 0
+    checkpoint: str | None = None
+    """The checkpoint that was restored, if one was."""
+    monitor_state: Mapping[str, Any] | None = None
+
+
+def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
+    """Train to the configured step; the monitor that comes back knows how it ended. The run is then closed."""
+    writer, trainer, config = started.writer, started.trainer, started.trainer.config
+    cadence = config.cadence
+    process = psutil.Process()
+    process.cpu_percent()
+    with IntegratedMonitor(
+        writer,
+        profile=load_profile(config.safety.profile),
+        save=saver(trainer.state),
+        log_every=cadence.log_every,
+        checkpoint_every=cadence.checkpoint_every,
+        deadline_s=config.safety.deadline_s,
+        corpus_digest=trainer.corpus.digest,
+        parent=started.checkpoint,
+        monitor_state=started.monitor_state,
+    ) as monitor:
+        step_s: float | None = None
+        began = time.perf_counter()
+        for step in range(started.step, config.steps + 1):
+            trainer.begin_step()
+            last = step == config.steps
+            metrics: dict[str, float | None] = {} if last else dict(trainer.forward_backward(step))
+            computed = time.perf_counter()
+            if step_s is not None and not last:
+                metrics["step_ms"] = 1e3 * step_s
+                metrics["tokens_per_s"] = config.data.batch_size * config.kernel.context / step_s
+
+            measured: Measurement | None = None
+            if last or step % cadence.heldout_every == 0:
+                writer.heartbeat.doing = "eval"
+                metrics["loss_heldout"] = trainer.heldout_loss()
+            if last or step % cadence.measure_every == 0:
+                writer.heartbeat.doing = "eval"
+                measured, found = trainer.measure()
+                metrics |= found
+                metrics["cpu_pct"] = process.cpu_percent()
+                metrics["rss_bytes"] = float(process.memory_info().rss)
+
+            if not last:
+                metrics["breakdown_pct"] = trainer.breakdown.observe(step, metrics)
+            basin = None if measured is None or measured.basin is None else measured.basin.astype("<f4").tobytes()
+            regime = None if measured is None else trainer.regime.name
+            if not monitor.check(step, metrics, basin=basin, regime=regime):
+                break
+            if last:
+                monitor.finish(step)
+                break
+            updating = time.perf_counter()
+            trainer.optimizer.step()
+            if report is not None:
+                report(step + 1, monitor.latest)
+            done = time.perf_counter()
+            step_s = (computed - began) + (done - updating)
+            began = done
+    return monitor

@@ -1,0 +1,39 @@
+"""How the trainer's metrics are to be shown: name, unit, label, range, reference lines. Shown only; never a limit."""
+
+from qig_core.rundir.schema import MetricSpec, ReferenceLine
+
+SPECS: tuple[MetricSpec, ...] = (
+    MetricSpec(
+        name="phi",
+        label="Φ integration",
+        range=(0.0, 1.0),
+        references=[
+            ReferenceLine(0.45, "geometric"),
+            ReferenceLine(0.75, "hyperdimensional"),
+            ReferenceLine(0.90, "topological instability: phi ≥ 0.90", "warning"),
+        ],
+        better="band",
+    ),
+    MetricSpec(name="kappa", unit="rad⁻¹", label="κ coupling", better="band"),
+    MetricSpec(name="loss", unit="nats", label="loss", range=(0.0, None), better="lower"),
+    MetricSpec(name="loss_heldout", unit="nats", label="held-out loss", range=(0.0, None), better="lower"),
+    MetricSpec(
+        name="drift_rolling",
+        unit="rad",
+        label="basin drift",
+        range=(0.0, 3.1416),
+        references=[ReferenceLine(0.60, "0.60 rad", "warning")],
+        better="lower",
+    ),
+    MetricSpec(name="drift_birth", unit="rad", label="drift from birth", range=(0.0, 3.1416)),
+    MetricSpec(name="drift_velocity", unit="rad", label="basin velocity", range=(0.0, 3.1416)),
+    MetricSpec(name="phi_nats", unit="nats", label="Φ across the cut", range=(0.0, None)),
+    MetricSpec(name="grad_norm", label="gradient norm", range=(0.0, None)),
+    MetricSpec(name="breakdown_pct", unit="%", label="breakdown", range=(0.0, 100.0), better="lower"),
+    MetricSpec(name="recursion_depth", unit="passes", label="recursion depth", range=(0.0, None)),
+    MetricSpec(name="lr", label="learning rate", range=(0.0, None)),
+    MetricSpec(name="tokens_per_s", unit="tokens/s", label="throughput", range=(0.0, None), better="higher"),
+    MetricSpec(name="step_ms", unit="ms", label="step time", range=(0.0, None), better="lower"),
+    MetricSpec(name="cpu_pct", unit="%", label="processor", range=(0.0, None)),
+    MetricSpec(name="rss_bytes", unit="bytes", label="memory", range=(0.0, None)),
+)

@@ -1,0 +1,121 @@
+"""The switchboard: which screen stands first, the themes, the keys that work everywhere. Nothing else."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
+
+from textual import work
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.theme import Theme
+
+from qig_core.rundir.layout import RunDir
+
+DARK = Theme(
+    name="qig-dark",
+    primary="#6cb6d9",
+    secondary="#d9a0e0",
+    accent="#6cb6d9",
+    success="#7fc48f",
+    warning="#e3b15c",
+    error="#f0716b",
+    foreground="#d6dbe2",
+    background="#0f1318",
+    surface="#151a21",
+    panel="#1a2029",
+    dark=True,
+)
+LIGHT = Theme(
+    name="qig-light",
+    primary="#1f6f97",
+    secondary="#8a3f94",
+    accent="#1f6f97",
+    success="#2d7d41",
+    warning="#96600a",
+    error="#b8312c",
+    foreground="#1e2429",
+    background="#fbfaf7",
+    surface="#f3f1ec",
+    panel="#eae7df",
+    dark=False,
+)
+
+
+class QigApp(App[int]):
+    """Opens one run, or the list of runs in a folder."""
+
+    TITLE = "qig-tui"
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "toggle_light", "theme", tooltip="Change between dark and light"),
+        Binding("question_mark", "show_help", "help", key_display="?", tooltip="Every key and what it does"),
+        Binding("q", "leave", "quit", tooltip="Leave; the run goes on"),
+        Binding("ctrl+q", "leave", "quit", show=False, priority=True),
+    ]
+
+    def __init__(
+        self, path: Path, *, is_run: bool, read_only: bool = False, owned: bool = False, light: bool = False
+    ) -> None:
+        super().__init__()
+        self._path = path
+        self._is_run = is_run
+        self._read_only = read_only
+        self._owned = owned
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = LIGHT.name if light else DARK.name
+
+    def on_mount(self) -> None:
+        if self._is_run:
+            from qig_tui.screens.run import RunScreen
+
+            self.push_screen(RunScreen(RunDir(self._path), read_only=self._read_only, owned=self._owned))
+        else:
+            from qig_tui.screens.runs import RunsScreen
+
+            self.push_screen(RunsScreen(self._path, read_only=self._read_only))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette without what would need a mouse or write files unasked."""
+        for command in super().get_system_commands(screen):
+            if command.title not in ("Maximize", "Minimize", "Screenshot"):
+                yield command
+
+    def action_toggle_light(self) -> None:
+        self.theme = DARK.name if not self.current_theme.dark else LIGHT.name
+
+    def action_show_help(self) -> None:
+        from qig_tui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen.active_bindings))
+
+    @work(exclusive=True, group="leave")
+    async def action_leave(self) -> None:
+        """A screen may have a question first."""
+        may_leave = getattr(self.screen, "may_leave", None)
+        if may_leave is None or await may_leave():
+            self.exit(0)
+
+
+def take_screenshot(app: QigApp, path: str, size: tuple[int, int]) -> None:
+    """Draw the first screen without a terminal and write it as SVG.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    async def draw() -> str:
+        async with app.run_test(size=size) as pilot:
+            for _ in range(100):
+                ready = getattr(app.screen, "is_drawn", None)
+                if ready is True:
+                    break
+                await asyncio.sleep(0.05)
+            await pilot.pause()
+            return app.export_screenshot(title=app.title)
+
+    svg = asyncio.run(draw())
+    Path(path).write_text(svg)

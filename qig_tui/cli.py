@@ -1,0 +1,152 @@
+"""`qig-tui`: parse, check the path with os, and only then import what draws. Must stay quick."""
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+USAGE = 2
+
+_DESCRIPTION = "Watch a training run, stop it safely, bring it back."
+_EPILOG = """\
+PATH is a run directory, a folder of runs, or the id of a run under $QIG_RUNS (default: $QIG_RUNS, else ./runs).
+exit codes of --once: 0 live, or ended with 0, and no condition critical; 1 anything else; 2 no run there.
+"""
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
+    if match is None or not all(1 <= int(n) <= 1000 for n in match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMNSxROWS, as in 160x48")
+    return int(match[1]), int(match[2])
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="qig-tui",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("path", nargs="?", metavar="PATH", help="a run, a folder of runs, or a run's id")
+    made.add_argument("--once", action="store_true", help="print a snapshot as text and leave")
+    made.add_argument("--json", action="store_true", help="with --once: the snapshot as JSON")
+    made.add_argument("--read-only", action="store_true", help="disable every command")
+    made.add_argument("--screenshot", metavar="OUT.svg", help="write the first full screen as SVG and leave")
+    made.add_argument("--size", type=_size, metavar="160x48", help="with --screenshot: columns x rows")
+    made.add_argument("--theme", choices=("dark", "light"), default="dark", help="colours at the start (key: t)")
+    # For a launcher that started the trainer itself: leaving a live run asks what becomes of it.
+    made.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)
+    return made
+
+
+def find(text: str | None) -> tuple[str, bool]:
+    """The directory that PATH names and whether it is a run itself; `ValueError` says what is wrong in a sentence."""
+    root = os.environ.get("QIG_RUNS") or "runs"
+    path = root if text is None else text
+    if text is not None and not os.path.exists(text):
+        if os.path.exists(os.path.join(root, text)) and "/" not in text:
+            path = os.path.join(root, text)
+        else:
+            under = "" if "/" in text else f", and there is no run of that id under {root!r}"
+            raise ValueError(f"{text!r} does not exist{under}")
+    if not os.path.isdir(path):
+        if text is None:
+            raise ValueError(f"there is no folder of runs at {path!r}; name a run, or set QIG_RUNS")
+        if os.path.basename(path) != "run.json":
+            raise ValueError(f"{path!r} is a file; name the run directory that holds it")
+        path = os.path.dirname(path) or "."
+    try:
+        if os.path.isfile(os.path.join(path, "run.json")):
+            return path, True
+        with os.scandir(path) as entries:
+            inside = [e.path for e in entries if os.path.isfile(os.path.join(e.path, "run.json"))]
+    except OSError as error:
+        raise ValueError(f"{path!r} cannot be read: {error.strerror}") from error
+    if not inside:
+        raise ValueError(f"{path!r} holds no run: there is no run.json in it or in a folder of it")
+    return (inside[0], True) if len(inside) == 1 else (path, False)
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    made = parser()
+    arguments = made.parse_args(argv)
+    if arguments.json and not arguments.once:
+        made.error("--json belongs to --once")
+    if arguments.size and not arguments.screenshot:
+        made.error("--size belongs to --screenshot")
+    try:
+        path, is_run = find(arguments.path)
+    except ValueError as error:
+        return _refuse(str(error))
+    if arguments.once:
+        return _once(path, is_run, as_json=arguments.json)
+    return _screen(path, is_run, arguments)
+
+
+def _refuse(sentence: str) -> int:
+    from qig_core.rundir.printable import printable
+
+    print(f"qig-tui: {printable(sentence, 500)}", file=sys.stderr)
+    return USAGE
+
+
+def _once(path: str, is_run: bool, *, as_json: bool) -> int:
+    from qig_core.errors import RunFormatError
+    from qig_core.rundir.layout import RunDir, list_runs
+    from qig_tui.once import exit_code, render, take
+
+    code = 0
+    runs = [RunDir(path)] if is_run else list(list_runs(RunDir(path).path))
+    try:
+        for index, run in enumerate(runs):
+            picture = take(run)
+            if index and not as_json:
+                print()
+            print(render(picture, as_json=as_json), end="", flush=True)
+            code = max(code, exit_code(picture))
+    except RunFormatError as error:
+        return _refuse(str(error))
+    except BrokenPipeError:
+        # The reader had enough (`| head`); Python would complain again while it flushes at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | None:
+    from qig_core.errors import RunFormatError
+    from qig_core.rundir.layout import RunDir
+    from qig_core.rundir.reader import read_manifest
+
+    run = RunDir(os.path.abspath(path))
+    if is_run:
+        try:
+            read_manifest(run)
+        except RunFormatError as error:
+            return _refuse(str(error))
+    remote = bool(os.environ.get("SSH_CONNECTION"))
+    # Textual reads both when it is imported; a slow line is spared frames that nobody can see.
+    os.environ.setdefault("TEXTUAL_FPS", "15" if remote else "30")
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    from qig_tui.app import QigApp, take_screenshot
+
+    app = QigApp(
+        run.path, is_run=is_run, read_only=arguments.read_only, owned=arguments.owned, light=arguments.theme == "light"
+    )
+    if arguments.screenshot:
+        try:
+            take_screenshot(app, arguments.screenshot, arguments.size or (160, 48))
+        except OSError as error:
+            return _refuse(f"{arguments.screenshot!r} cannot be written: {error.strerror}")
+        return 0
+    if not sys.stdout.isatty():
+        return _refuse("this is not a terminal; --once prints a snapshot")
+    app.run()
+    return app.return_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""What happened, folded from events: conditions as they stand, and the lists a screen shows. No Textual, no disk."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from qig_core.rundir.schema import Event, MetricSpec, Unreadable
+from qig_tui.text import compact, duration, grouped, number, safe
+
+STATES = ("unarmed", "ok", "warning", "critical")
+GLYPHS = {"unarmed": "○", "ok": "●", "warning": "▲", "critical": "✖"}
+SEVERITY_GLYPHS = {"info": "·", "warning": "▲", "critical": "✖"}
+_KEPT = 2000
+_MAX_CONDITIONS = 200
+_KINDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_AT_MOST = {"<=", "≤", "<", "le", "lt", "max", "at_most", "below"}
+_AT_LEAST = {">=", "≥", ">", "ge", "gt", "min", "at_least", "above"}
+
+
+def as_float(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One safety condition as its latest event says."""
+
+    id: str
+    state: str
+    metric: str
+    comparison: str
+    """Of the healthy side: "≤", "≥", or as recorded ("finite")."""
+    limit: float | None
+    unit: str
+    value: float | None
+    """At the transition; the newest sample may say something newer."""
+    since_step: int | None
+    dwell: str
+    cause: tuple[str, ...]
+
+    @property
+    def glyph(self) -> str:
+        return GLYPHS.get(self.state, "?")
+
+    def margin(self, value: float | None, bounds: tuple[float | None, float | None] | None) -> float | None:
+        """The share of the way to the limit that is left: 1 far from it, 0 at it or beyond; None if unknowable.
+
+        Args:
+            bounds: the values that are possible; the way is measured from the far end where it is known, else from 0.
+        """
+        if value is None or self.limit is None or math.isnan(value) or self.comparison not in ("≤", "≥"):
+            return None
+        low, high = bounds or (None, None)
+        far = high if self.comparison == "≥" else low
+        way = abs(self.limit - far) if far is not None and far != self.limit else abs(self.limit) or 1.0
+        left = value - self.limit if self.comparison == "≥" else self.limit - value
+        return min(max(left / way, 0.0), 1.0)
+
+
+def condition_of(data: Mapping[str, Any], step: int | None) -> Condition:
+    """A condition event's data, whatever a foreign writer put there."""
+    comparison = safe(data.get("comparison") or "", 16)
+    comparison = "≤" if comparison in _AT_MOST else "≥" if comparison in _AT_LEAST else comparison
+    since = data.get("since_step")
+    cause = data.get("cause")
+    dwell = data.get("dwell")
+    return Condition(
+        id=safe(data.get("id") or "?", 60),
+        state=str(data.get("state")) if data.get("state") in STATES else "unarmed",
+        metric=safe(data.get("metric") or "", 60),
+        comparison=comparison,
+        limit=as_float(data.get("limit")),
+        unit=safe(data.get("unit") or "", 16),
+        value=as_float(data.get("value")) if "value_text" not in data else _KINDS.get(str(data["value_text"])),
+        since_step=since if isinstance(since, int) else step,
+        dwell="" if dwell is None else safe(dwell, 40),
+        cause=tuple(safe(c, 60) for c in cause[:8]) if isinstance(cause, list) else (),
+    )
+
+
+class Journal:
+    """The events of a run, folded in the order of the file."""
+
+    def __init__(self) -> None:
+        self.conditions: dict[str, Condition] = {}
+        self.events: deque[Event] = deque(maxlen=_KEPT)
+        self.emergencies: deque[Event] = deque(maxlen=100)
+        self.restored: deque[Event] = deque(maxlen=100)
+        self.specs: dict[str, MetricSpec] = {}
+        """Declared after the start."""
+        self.read = 0
+        self.bad = 0
+
+    def add(self, records: Iterable[Event | Unreadable]) -> int:
+        """Fold new events in; how many there were."""
+        count = 0
+        for record in records:
+            if isinstance(record, Unreadable):
+                self.bad += 1
+                continue
+            count += 1
+            self.events.append(record)
+            match record.kind:
+                case "start":
+                    # Every condition is announced again after a start.
+                    self.conditions.clear()
+                case "condition":
+                    condition = condition_of(record.data, record.step)
+                    if condition.id in self.conditions or len(self.conditions) < _MAX_CONDITIONS:
+                        self.conditions[condition.id] = condition
+                case "metrics":
+                    self._declare(record.data.get("specs"))
+                case "emergency":
+                    self.emergencies.append(record)
+                case "restored":
+                    self.restored.append(record)
+        self.read += count
+        return count
+
+    def _declare(self, specs: object) -> None:
+        if not isinstance(specs, list):
+            return
+        for spec in specs[:256]:
+            try:
+                known = msgspec.convert(spec, MetricSpec)
+            except msgspec.ValidationError:
+                continue
+            self.specs[known.name] = known
+
+    @property
+    def worst(self) -> str:
+        """The worst state of any condition; "unarmed" where none is armed."""
+        return max((c.state for c in self.conditions.values()), key=STATES.index, default="unarmed")
+
+    def count(self, state: str) -> int:
+        return sum(c.state == state for c in self.conditions.values())
+
+    def verdict(self) -> str:
+        """The worst state in words with its glyph: ▲ 1 warning."""
+        worst = self.worst
+        if not self.conditions:
+            return "○ no conditions"
+        if worst in ("warning", "critical"):
+            return f"{GLYPHS[worst]} {self.count(worst)} {worst}"
+        armed = len(self.conditions) - self.count("unarmed")
+        return f"{GLYPHS['ok']} all ok" if armed else f"{GLYPHS['unarmed']} unarmed"
+
+
+def _pairs(data: Mapping[str, Any], skip: tuple[str, ...] = ()) -> str:
+    parts = []
+    for key, value in data.items():
+        if key in skip or value is None or value == "" or value == []:
+            continue
+        shown = number(value) if isinstance(value, float) else safe(value, 80)
+        parts.append(f"{safe(key, 24)} {shown}")
+    return " · ".join(parts[:8])
+
+
+def sentence(event: Event) -> str:
+    """One event in a line; a kind that is not known shows its data as they are."""
+    data = event.data
+    match event.kind:
+        case "condition":
+            c = condition_of(data, event.step)
+            limit = "" if c.limit is None else f" {c.comparison} {compact(c.limit)}{' ' + c.unit if c.unit else ''}"
+            value = "" if c.value is None else f" at {number(c.value)}"
+            cause = f", first moved {', '.join(c.cause)}" if c.cause and c.state in ("warning", "critical") else ""
+            what = f" {c.metric}{value}" if c.metric else value
+            bound = f", limit{limit}" if limit else ""
+            return f"{c.id} {c.state}:{what}{bound}{cause}"
+        case "checkpoint":
+            reason = data.get("reason")
+            return safe(data.get("name", "?"), 80) + (f" ({safe(reason, 40)})" if reason else "")
+        case "command":
+            reason = data.get("reason")
+            what = f"{safe(data.get('verb') or data.get('name') or '?', 40)} {safe(data.get('stage', ''), 20)}"
+            return what + (f": {safe(reason, 120)}" if reason else "")
+        case "restored":
+            return f"from {safe(data.get('checkpoint', '?'), 80)}, fingerprint {safe(data.get('fingerprint', '?'), 12)}"
+        case "end":
+            reason = data.get("reason")
+            return f"exit code {safe(data.get('exit_code', '?'), 12)}" + (f", {safe(reason, 200)}" if reason else "")
+        case "start":
+            resumed = data.get("resumed_from")
+            return f"process {safe(data.get('pid', '?'), 12)}" + (f", from {safe(resumed, 80)}" if resumed else "")
+        case "emergency":
+            saved = data.get("checkpoint")
+            kept = f", saved as {safe(saved, 60)}" if saved else ", nothing saved"
+            return f"{safe(data.get('cause', '?'), 160)}{kept}, exit code {safe(data.get('exit_code', '?'), 12)}"
+        case "metrics":
+            specs = data.get("specs")
+            return f"{len(specs)} declared" if isinstance(specs, list) else _pairs(data)
+        case "note" | "alert":
+            said = data.get("text") or data.get("message")
+            return safe(said, 300) if said else _pairs(data)
+        case _:
+            return _pairs(data)
+
+
+def at_step(event: Event) -> str:
+    return "" if event.step is None else grouped(event.step)
+
+
+def since(condition: Condition, step: int | None, seconds_per_step: float | None) -> str:
+    """How long a condition has been as it is, in steps and, where the pace is known, in time."""
+    if condition.since_step is None or step is None or step < condition.since_step:
+        return ""
+    steps = step - condition.since_step
+    time = "" if seconds_per_step is None else f" ({duration(steps * seconds_per_step)})"
+    return f"for {grouped(steps)} steps{time}"

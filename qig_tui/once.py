@@ -1,0 +1,254 @@
+"""`qig-tui RUN --once`: the picture as plain text or JSON, printed once. No Textual."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from qig_core.errors import ExitCode
+from qig_core.rundir.layout import RunDir
+from qig_core.rundir.liveness import ENDED, Liveness, Word, has_beaten
+from qig_core.rundir.schema import Event, Heartbeat
+from qig_tui import journal as journals
+from qig_tui.history import Series
+from qig_tui.picture import BasinView, ConditionRow, RunPicture
+from qig_tui.sources.local import LocalSource
+from qig_tui.text import (
+    ABSENT,
+    bar,
+    clock,
+    compact,
+    duration,
+    grouped,
+    number,
+    pad,
+    pad_left,
+    percent,
+    quantity,
+    safe,
+    signed,
+    size,
+    sparkline,
+)
+
+WATCH_S = 3.0
+"""A healthy heartbeat comes within one second; a loaded machine may be late."""
+_PAUSE_S = 0.05
+_EVENTS = 8
+_CHECKPOINTS = 6
+
+
+def take(run: RunDir, *, sleep: Callable[[float], None] = time.sleep) -> RunPicture:
+    """Read a run whole and watch until its heartbeat has moved, or does not.
+
+    Raises:
+        RunFormatError: no readable manifest.
+    """
+    # The whole file is the tail: minima and maxima are those of the run.
+    source = LocalSource(run, tail_bytes=1 << 62)
+    try:
+        picture = RunPicture(source.manifest)
+        picture.apply(source.look())
+        if picture.liveness.word not in ENDED and picture.heartbeat is not None:
+            beat = picture.heartbeat
+            if _beats(run, beat, sleep):
+                picture.apply(source.look())
+            elif (latest := source.look()).liveness.word in ENDED:
+                picture.apply(latest)
+            else:
+                picture.apply(latest)
+                picture.liveness = Liveness(Word.SILENT, f"no beat for {WATCH_S:.0f} s")
+    finally:
+        source.close()
+    return picture
+
+
+def _beats(run: RunDir, since: Heartbeat, sleep: Callable[[float], None]) -> bool:
+    for _ in range(round(WATCH_S / _PAUSE_S)):
+        if has_beaten(run.heartbeat, since):
+            return True
+        sleep(_PAUSE_S)
+    return False
+
+
+def exit_code(picture: RunPicture) -> int:
+    return ExitCode.OK if picture.is_well() else ExitCode.FOUND_BAD
+
+
+def status_line(picture: RunPicture) -> str:
+    progress = picture.progress
+    parts = [f"{picture.name}  {picture.liveness.glyph} {safe(picture.liveness.text, 80)}"]
+    if progress.step is not None:
+        total = "" if progress.total is None else f" / {grouped(progress.total)}"
+        share = "" if progress.fraction is None else f" ({percent(progress.fraction)})"
+        parts.append(f"step {grouped(progress.step)}{total}{share}")
+    if progress.eta_s is not None:
+        parts.append(f"ETA {duration(progress.eta_s)}")
+    if picture.history.regime:
+        parts.append(safe(picture.history.regime, 40).upper())
+    parts.append(picture.journal.verdict())
+    return "  ".join(parts)
+
+
+def as_text(picture: RunPicture) -> str:
+    """The snapshot; every line plain text without escape sequences."""
+    history, journal = picture.history, picture.journal
+    lines = [status_line(picture), f"run {safe(picture.manifest.id, 100)}"]
+    lines += ["", _rule("METRICS"), *_metric_lines(picture)]
+    lines += ["", _rule("SAFETY"), *([_condition_line(row) for row in picture.condition_rows()] or ["no conditions"])]
+    basin = picture.basin()
+    if basin is not None:
+        lines += ["", _rule("BASIN"), _basin_line(basin)]
+    lines += ["", _rule("EVENTS"), *[_event_line(e) for e in list(journal.events)[-_EVENTS:]]]
+    lines += ["", _rule("CHECKPOINTS"), *_checkpoint_lines(picture)]
+    honesty = (
+        f"{grouped(history.read)} read · {history.bad + journal.bad} bad · {history.late} late · "
+        f"{size(picture.waiting_bytes)} waiting"
+    )
+    lines += ["", honesty]
+    if picture.problem:
+        lines.append(f"! {safe(picture.problem, 300)}")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _rule(title: str) -> str:
+    return f"── {title} ".ljust(100, "─")
+
+
+def _metric_lines(picture: RunPicture) -> list[str]:
+    names = picture.history.metrics
+    if not names:
+        return ["no sample yet"]
+    lines = [f"{'':24} {'last':>12} {'min':>12} {'max':>12} {'points':>10}  trend"]
+    for name in picture.chart_metrics(len(names)):
+        series = picture.history.series(name)
+        unit = picture.spec(name).unit
+        low, high = series.extremes or (None, None)
+        last = series.last
+        cells = (pad_left(quantity(v, unit), 12) for v in (None if last is None else last[1], low, high))
+        trend = sparkline(live_values(picture, series).tolist(), 24)
+        lines.append(f"{pad(safe(name, 24), 24)} {' '.join(cells)} {grouped(series.seen):>10}  {trend}")
+    if picture.history.dropped_metrics:
+        lines.append("more metrics were recorded than are kept")
+    return lines
+
+
+def live_values(picture: RunPicture, series: Series) -> Any:
+    """The values on the branch that the run is on."""
+    gone = picture.history.abandoned(series)
+    return series.value if gone is None else series.value[~gone]
+
+
+def _condition_line(row: ConditionRow) -> str:
+    c = row.condition
+    unit = f" {row.unit}" if row.unit else ""
+    limit = "" if c.limit is None else f"{c.comparison} {compact(c.limit)}{unit}"
+    margin = "" if row.margin is None else f"▕{bar(row.margin, 8)}▏ {percent(row.margin)} left"
+    state = f"{c.glyph} {c.state}"
+    what = pad(f"{row.name} {limit}", 28)
+    return f"{pad(state, 10)} {pad(c.id, 24)} {what} {pad_left(number(row.value), 9)}  {margin}"
+
+
+def _basin_line(basin: BasinView) -> str:
+    velocity = "" if basin.velocity_rad is None else f"  v {number(basin.velocity_rad)} rad"
+    movers = "  ".join(f"#{i:02d} {signed(d)}" for i, d in basin.movers(4))
+    return (
+        f"step {grouped(basin.step)}  d_ref {number(basin.distance_rad)} rad (step {grouped(basin.reference_step)})"
+        f"{velocity}  top movers {movers}"
+    )
+
+
+def _event_line(event: Event) -> str:
+    glyph = journals.SEVERITY_GLYPHS.get(event.severity, "·")
+    step = pad_left(journals.at_step(event), 9)
+    return f"{clock(event.t)} {glyph} {pad(safe(event.kind, 12), 12)} {step}  {journals.sentence(event)}"
+
+
+def _checkpoint_lines(picture: RunPicture) -> list[str]:
+    if not picture.checkpoints:
+        return ["none"]
+    tagged = picture.tagged
+    lines = []
+    for entry in picture.checkpoints[:_CHECKPOINTS]:
+        words = [tag for tag, found in tagged.items() if found.name == entry.name] + [safe(t, 30) for t in entry.tags]
+        mark = f"✖ {safe(entry.problem, 60)}" if entry.problem else "✓"
+        step = ABSENT if entry.step is None else grouped(entry.step)
+        lines.append(f"{mark} {pad(safe(entry.name, 40), 40)} step {step:>9}  {', '.join(words)}")
+    if len(picture.checkpoints) > _CHECKPOINTS:
+        lines.append(f"and {len(picture.checkpoints) - _CHECKPOINTS} older")
+    return lines
+
+
+def _plain(value: float | None) -> float | str | None:
+    """A number as JSON can hold it: what is not finite by its name."""
+    return value if value is None or math.isfinite(value) else number(value)
+
+
+def as_data(picture: RunPicture) -> dict[str, Any]:
+    """The snapshot for scripts. Keys are only ever added."""
+    history, progress = picture.history, picture.progress
+    metrics: dict[str, Any] = {}
+    for name in history.metrics:
+        series = history.series(name)
+        low, high = series.extremes or (None, None)
+        step, value = series.last or (None, None)
+        spec = picture.spec(name)
+        metrics[name] = {
+            "step": step, "last": _plain(value), "min": low, "max": high, "points": series.seen, "unit": spec.unit
+        }  # fmt: skip
+    conditions = [
+        {
+            "id": r.condition.id,
+            "state": r.condition.state,
+            "metric": r.condition.metric,
+            "comparison": r.condition.comparison,
+            "limit": _plain(r.condition.limit),
+            "unit": r.condition.unit,
+            "value": _plain(r.value),
+            "margin": r.margin,
+            "since_step": r.condition.since_step,
+        }
+        for r in picture.condition_rows()
+    ]
+    basin = picture.basin()
+    return {
+        "run": picture.manifest.id,
+        "name": picture.manifest.name,
+        "liveness": str(picture.liveness.word),
+        "detail": picture.liveness.detail,
+        "exit_code": picture.manifest.exit_code,
+        "well": picture.is_well(),
+        "step": progress.step,
+        "total_steps": progress.total,
+        "eta_s": progress.eta_s,
+        "regime": history.regime,
+        "metrics": metrics,
+        "conditions": conditions,
+        "basin": None
+        if basin is None
+        else {
+            "step": basin.step,
+            "reference_step": basin.reference_step,
+            "distance_rad": basin.distance_rad,
+            "velocity_rad": basin.velocity_rad,
+            "values": basin.values.tolist(),
+        },
+        "events": [
+            {"t": e.t, "step": e.step, "kind": e.kind, "severity": e.severity, "text": journals.sentence(e)}
+            for e in list(picture.journal.events)[-_EVENTS:]
+        ],
+        "checkpoints": [
+            {"name": e.name, "step": e.step, "tags": list(e.tags), "problem": e.problem} for e in picture.checkpoints
+        ],
+        "data": {
+            "read": history.read,
+            "bad": history.bad + picture.journal.bad,
+            "late": history.late,
+            "waiting_bytes": picture.waiting_bytes,
+        },
+    }
+
+
+def render(picture: RunPicture, *, as_json: bool) -> str:
+    return json.dumps(as_data(picture), allow_nan=False) + "\n" if as_json else as_text(picture)

@@ -1,0 +1,251 @@
+"""What the screen shows, as plain data: one run's state and what is read off it. No Textual, no clock, no disk."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from qig_core.geometry.simplex import fisher_rao_distance
+from qig_core.rundir.liveness import ENDED, Liveness, Word
+from qig_core.rundir.schema import Heartbeat, Manifest, MetricSpec, ReferenceLine
+from qig_tui.history import Bools, Floats, History, Series
+from qig_tui.journal import Condition, Journal
+from qig_tui.sources.checkpoints import CheckpointEntry
+from qig_tui.sources.local import Update
+from qig_tui.text import safe, unit_text
+
+PREFERRED = ("phi", "kappa", "loss", "drift_rolling")
+"""What the run screen draws where the run measures it; any other metric fills the gaps."""
+_NAMES = {
+    "phi": "Φ",
+    "kappa": "κ",
+    "drift_rolling": "drift",
+    "loss_heldout": "held-out loss",
+    "breakdown_pct": "breakdown",
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    step: int | None
+    total: int | None
+    fraction: float | None
+    eta_s: float | None
+    seconds_per_step: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChartData:
+    """One metric as it is drawn."""
+
+    label: str
+    title: str
+    unit: str
+    series: Series
+    abandoned: Bools | None
+    """Which points lie on a branch that the run went back from."""
+    references: tuple[ReferenceLine, ...] = ()
+    bounds: tuple[float | None, float | None] | None = None
+    """The values that are possible."""
+
+
+@dataclass(frozen=True)
+class ConditionRow:
+    """A condition beside the newest value of its metric."""
+
+    condition: Condition
+    value: float | None
+    margin: float | None
+    name: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class BasinView:
+    """The newest basin against the reference and the one before it."""
+
+    step: int
+    values: Floats
+    reference_step: int
+    to_reference: Floats
+    """Newest minus reference."""
+    to_previous: Floats | None
+    distance_rad: float | None
+    """Fisher–Rao, to the reference."""
+    velocity_rad: float | None
+    """Fisher–Rao, to the basin recorded before."""
+
+    def movers(self, count: int) -> list[tuple[int, float]]:
+        """The entries that moved most since the reference: index and difference."""
+        order = np.argsort(-np.abs(self.to_reference), kind="stable")[:count]
+        return [(int(i), float(self.to_reference[i])) for i in order]
+
+
+class RunPicture:
+    """One run as far as it has been read. `apply` folds in what a source found; everything else only looks."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.history = History()
+        self.journal = Journal()
+        self.liveness = Liveness(Word.SILENT, "not read yet")
+        self.heartbeat: Heartbeat | None = None
+        self.checkpoints: list[CheckpointEntry] = []
+        self.problem: str | None = None
+        self.bytes_per_s = 0.0
+        self.waiting_bytes = 0
+        self.lag_s: float | None = None
+        """From the writer's clock to this reader's; only where both are the same machine's."""
+        self.backfilled: float | None = None
+        """Share of the earlier records read; None when nothing is left to read."""
+
+    def apply(self, update: Update) -> None:
+        if update.manifest is not None:
+            self.manifest = update.manifest
+        if update.restarted:
+            self.history = History()
+            self.backfilled = None
+        if update.events_restarted:
+            self.journal = Journal()
+        if update.head and self.history.reference is None:
+            first = History()
+            first.add(update.head)
+            self.history.reference = first.reference
+        self.history.add(update.samples)
+        self.journal.add(update.events)
+        self.liveness, self.heartbeat = update.liveness, update.heartbeat
+        if update.checkpoints is not None:
+            self.checkpoints = update.checkpoints
+        self.problem = update.problem
+        if update.lag_s is not None:
+            self.lag_s = update.lag_s
+        self.bytes_per_s, self.waiting_bytes = update.bytes_per_s, update.waiting_bytes
+
+    @property
+    def name(self) -> str:
+        return safe(self.manifest.name or self.manifest.id, 60)
+
+    @property
+    def ended(self) -> bool:
+        return self.liveness.word in ENDED
+
+    def spec(self, metric: str) -> MetricSpec:
+        """How a metric is to be shown: as declared later, as the manifest says, or by its bare name."""
+        declared = self.journal.specs.get(metric)
+        if declared is not None:
+            return declared
+        return next((s for s in self.manifest.metrics if s.name == metric), None) or MetricSpec(name=metric)
+
+    def label(self, metric: str) -> str:
+        """The short name of a metric: Φ, κ, drift, or as recorded."""
+        return _NAMES.get(metric) or safe(metric, 24)
+
+    def title(self, metric: str) -> str:
+        """What stands beside the short name: the manifest's label without repeating it."""
+        label = safe(self.spec(metric).label, 40).removeprefix(self.label(metric)).strip()
+        return "" if label == metric else label
+
+    def unit(self, metric: str) -> str:
+        return unit_text(self.spec(metric).unit)
+
+    def chart_metrics(self, count: int) -> list[str]:
+        """The metrics to draw, the preferred first, then in the order of the manifest and of their appearance."""
+        known = set(self.history.metrics)
+        names = [m for m in PREFERRED if m in known]
+        for name in [*(s.name for s in self.manifest.metrics), *self.history.metrics]:
+            if name not in names and name in known:
+                names.append(name)
+        if len(names) < count:
+            names += [s.name for s in self.manifest.metrics if s.name not in names]
+        return names[:count]
+
+    @property
+    def progress(self) -> Progress:
+        step = self.history.step
+        beat = self.heartbeat
+        if beat is not None and beat.step is not None and not self.ended and self.manifest.sessions:
+            if beat.session == self.manifest.sessions[-1].id:
+                step = beat.step
+        total = self.manifest.total_steps
+        pace = self.history.seconds_per_step
+        if pace is None and beat is not None and beat.step_ms_p50 is not None:
+            pace = beat.step_ms_p50 / 1e3
+        eta = None
+        if pace is not None and total is not None and step is not None and not self.ended:
+            eta = max(total - step, 0) * pace
+        fraction = None if step is None or not total else min(max(step / total, 0.0), 1.0)
+        return Progress(step, total, fraction, eta, pace)
+
+    def chart(self, metric: str) -> ChartData:
+        """What a chart of a metric draws."""
+        spec, series = self.spec(metric), self.history.series(metric)
+        return ChartData(
+            label=self.label(metric),
+            title=self.title(metric),
+            unit=spec.unit,
+            series=series,
+            abandoned=self.history.abandoned(series),
+            references=tuple(line for line in spec.references[:16] if math.isfinite(line.value)),
+            bounds=spec.range,
+        )
+
+    def condition_rows(self) -> list[ConditionRow]:
+        """Every condition in the order it was announced, with the newest value of its metric."""
+        rows = []
+        for condition in self.journal.conditions.values():
+            value = self.history.latest(condition.metric)
+            if value is None:
+                value = condition.value
+            rows.append(
+                ConditionRow(
+                    condition,
+                    value,
+                    condition.margin(value, self.spec(condition.metric).range),
+                    self.label(condition.metric) if condition.metric else condition.id,
+                    unit_text(condition.unit),
+                )
+            )
+        return rows
+
+    def basin(self) -> BasinView | None:
+        history = self.history
+        if not history.basins or history.reference is None:
+            return None
+        step, values = history.basins[-1]
+        reference_step, reference = history.reference
+        if reference.shape != values.shape:
+            reference_step, reference = step, values
+        previous = history.basins[-2][1] if len(history.basins) > 1 else None
+        if previous is not None and previous.shape != values.shape:
+            previous = None
+        return BasinView(
+            step=step,
+            values=values,
+            reference_step=reference_step,
+            to_reference=values - reference,
+            to_previous=None if previous is None else values - previous,
+            distance_rad=float(fisher_rao_distance(reference, values)),
+            velocity_rad=None if previous is None else float(fisher_rao_distance(previous, values)),
+        )
+
+    def is_well(self) -> bool:
+        """LIVE, or ended with 0, and no condition critical."""
+        word = self.liveness.word
+        fine = word == Word.LIVE or (word == Word.EXITED and self.manifest.exit_code == 0)
+        return fine and self.journal.worst != "critical"
+
+    @property
+    def tagged(self) -> dict[str, CheckpointEntry]:
+        """best, latest and last good among the whole checkpoints, by the core's own ranking."""
+        entries = {e.name: e for e in self.checkpoints if e.manifest is not None and not e.problem}
+        manifests = [e.manifest for e in entries.values() if e.manifest is not None]
+        if not manifests:
+            return {}
+        from qig_core.checkpoints import ranking
+
+        found = {
+            "latest": ranking.latest(manifests),
+            "best": ranking.best(manifests),
+            "last good": ranking.last_good(manifests),
+        }
+        return {tag: entries[m.name] for tag, m in found.items() if m is not None and m.name in entries}

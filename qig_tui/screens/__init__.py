@@ -1,0 +1,1 @@
+"""One screen or dialog each, with its arrangement beside it."""

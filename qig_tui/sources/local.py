@@ -1,0 +1,258 @@
+"""A run directory on this machine's file system: the tail first, the rest behind it, then whatever is appended.
+
+`LocalSource` reads when asked and decides nothing; `follow` is the loop of a worker thread.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qig_core.errors import RunFormatError
+from qig_core.rundir.host import host_name
+from qig_core.rundir.layout import RunDir
+from qig_core.rundir.liveness import BeatWatch, Liveness
+from qig_core.rundir.reader import Tail, read_manifest, tail_start
+from qig_core.rundir.schema import Event, Heartbeat, Manifest, Sample, Scalars, Unreadable
+from qig_tui.history import CAPACITY, History
+from qig_tui.sources.checkpoints import CheckpointEntry, CheckpointShelf
+
+TAIL_BYTES = 4 << 20
+HEAD_BYTES = 1 << 16
+_POLL_S = 1.0
+# inotify reports only what this host's kernel wrote: not for these.
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "9p", "ceph", "glusterfs", "beegfs", "afs", "gpfs"}
+
+
+@dataclass(kw_only=True)
+class Update:
+    """What one look at the directory found. Deltas: none may be left out."""
+
+    manifest: Manifest | None = None
+    """Only where it changed."""
+    problem: str | None = None
+    """Why something could not be read; the next look tries again."""
+    restarted: bool = False
+    """The telemetry file was replaced: what was folded before is gone."""
+    samples: Sequence[Sample | Unreadable] = ()
+    events_restarted: bool = False
+    events: Sequence[Event | Unreadable] = ()
+    liveness: Liveness
+    heartbeat: Heartbeat | None
+    checkpoints: list[CheckpointEntry] | None = None
+    """Only where they changed."""
+    bytes_per_s: float = 0.0
+    waiting_bytes: int = 0
+    """What lies in the file beyond what was read: a torn last line."""
+    lag_s: float | None = None
+    """Age of the newest sample as it arrived; only where the run is on this host, whose clock wrote it."""
+    head: Sequence[Sample] = field(default_factory=list)
+    """The file's first samples, for the reference basin; only in the first look."""
+
+
+class LocalSource:
+    """Reads one run directory.
+
+    Raises:
+        RunFormatError: by the constructor, where there is no readable manifest.
+    """
+
+    def __init__(self, run: RunDir, *, tail_bytes: int = TAIL_BYTES) -> None:
+        self.run = run
+        self.manifest = read_manifest(run)
+        self._manifest_mark = _mark(run.manifest)
+        self._watch = BeatWatch(run)
+        self._shelf = CheckpointShelf(run)
+        self.backfill_end = tail_start(run.telemetry(), tail_bytes)
+        """Where the tail begins; what lies before it is the backfill's."""
+        self._samples: Tail[Sample] = Tail(run.telemetry(), Sample, start=self.backfill_end)
+        self._events: Tail[Event] = Tail(run.events, Event)
+        self._first = True
+        self._listed = -_POLL_S
+        self._rate: tuple[float, int] = (time.monotonic(), self.backfill_end)
+        self._bytes_per_s = 0.0
+        self._lock = threading.Lock()
+
+    def look(self) -> Update:
+        """Everything that is new since the last look; the first one returns the tail."""
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> Update:
+        changed = None
+        problem = None
+        mark = _mark(self.run.manifest)
+        if mark != self._manifest_mark or self._first:
+            try:
+                self.manifest = changed = read_manifest(self.run)
+                self._manifest_mark = mark
+            except RunFormatError as error:
+                problem = str(error)
+        update = Update(
+            manifest=changed, liveness=self._watch.look(self.manifest), heartbeat=self._watch.heartbeat, problem=problem
+        )
+        try:
+            self._read_events(update)
+            self._read_samples(update)
+        except OSError as error:
+            update.problem = f"{error.filename or str(self.run.path)!r} cannot be read: {error.strerror or error}"
+        now = time.monotonic()
+        if now - self._listed >= _POLL_S:
+            # A folder of many checkpoints costs a stat each; samples may come ten times a second.
+            self._listed = now
+            update.checkpoints = self._shelf.changed()
+        if self._first:
+            update.head = self._head()
+            self._first = False
+        return update
+
+    def _read_samples(self, update: Update) -> None:
+        samples: list[Sample | Unreadable] = []
+        while True:
+            batch = self._samples.poll()
+            if batch.restarted:
+                update.restarted = True
+                samples.clear()
+                self.backfill_end = 0
+            samples += batch.records
+            if not batch.more:
+                break
+        update.samples = samples
+        newest = samples[-1] if samples else None
+        if not self._first and isinstance(newest, Sample) and self._is_here():
+            update.lag_s = max(time.time() - newest.t, 0.0)
+        now = time.monotonic()
+        then, offset = self._rate
+        if self._first:
+            # What lay there already did not come over time.
+            self._rate = (now, self._samples.offset)
+        elif now - then >= 2 * _POLL_S or update.restarted:
+            self._bytes_per_s = max(self._samples.offset - offset, 0) / max(now - then, 1e-3)
+            self._rate = (now, self._samples.offset)
+        update.bytes_per_s = self._bytes_per_s
+        update.waiting_bytes = max(_size(self.run.telemetry()) - self._samples.offset, 0)
+
+    def _is_here(self) -> bool:
+        return bool(self.manifest.sessions) and self.manifest.sessions[-1].host == host_name()
+
+    def _read_events(self, update: Update) -> None:
+        events: list[Event | Unreadable] = []
+        while True:
+            batch = self._events.poll()
+            if batch.restarted:
+                update.events_restarted = True
+                events.clear()
+            events += batch.records
+            if not batch.more:
+                break
+        update.events = events
+
+    def _head(self) -> list[Sample]:
+        """The first samples of the file, where the tail does not hold them already."""
+        if not self.backfill_end:
+            return []
+        head = Tail(self.run.telemetry(), Sample)
+        try:
+            return [r for r in head.poll(HEAD_BYTES).records if isinstance(r, Sample)]
+        except OSError:
+            return []
+        finally:
+            head.close()
+
+    def backfill(
+        self, progress: Callable[[float], None], stop: threading.Event, capacity: int = CAPACITY
+    ) -> History | None:
+        """What lies before the tail, scalars only; None where it was stopped or the file was replaced."""
+        end = self.backfill_end
+        tail: Tail[Scalars] = Tail(self.run.telemetry(), Scalars)
+        older = History(capacity)
+        try:
+            while tail.offset < end:
+                batch = tail.poll(min(1 << 20, end - tail.offset))
+                if stop.is_set() or batch.restarted or self.backfill_end != end or not batch.records:
+                    return None
+                older.add(batch.records)
+                progress(tail.offset / end)
+        except OSError:
+            return None
+        finally:
+            tail.close()
+        return older
+
+    def close(self) -> None:
+        with self._lock:
+            self._samples.close()
+            self._events.close()
+
+
+def follow(source: LocalSource, post: Callable[[Update], None], stop: threading.Event) -> None:
+    """Look again whenever something moved in the directory, and each second in any case, until `stop` is set."""
+    try:
+        for _ in _hints(source.run.path, stop):
+            if stop.is_set():
+                return
+            post(source.look())
+    finally:
+        source.close()
+
+
+def _hints(path: Path, stop: threading.Event) -> Iterator[None]:
+    """Something may have changed. A notification is a hint; the second's tick is the truth."""
+    if not is_network(path):
+        import watchfiles
+
+        try:
+            for _ in watchfiles.watch(
+                path,
+                watch_filter=None,
+                debounce=100,
+                step=50,
+                rust_timeout=int(1000 * _POLL_S),
+                yield_on_timeout=True,
+                stop_event=stop,
+                recursive=False,
+                raise_interrupt=False,
+                ignore_permission_denied=True,
+            ):
+                yield
+        except (OSError, RuntimeError):
+            # No inotify watches left, or a file system without them: the clock alone.
+            pass
+    while not stop.wait(_POLL_S):
+        yield
+
+
+def is_network(path: Path) -> bool:
+    """Whether the directory lies on a file system that other hosts may write."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(errors="replace").splitlines()
+    except OSError:
+        return True
+    where = os.path.realpath(path)
+    best, kind = "", ""
+    for line in mounts:
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        mount = fields[1].replace("\\040", " ")
+        inside = where == mount or where.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, fields[2]
+    return kind in _NETWORK or kind.startswith("fuse")
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (0, 0, 0)
+    return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -1,0 +1,59 @@
+"""The newest checkpoints, with which of them is best and which was last good."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from textual.strip import Strip
+
+from qig_tui.sources.checkpoints import CheckpointEntry
+from qig_tui.text import ABSENT, grouped, number, pad, pad_left, safe
+from qig_tui.widgets.lines import Lines, Part
+
+
+class CheckpointStrip(Lines):
+    """A tick says that names and sizes are as published; digests are checked by `r`."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._entries: Sequence[CheckpointEntry] = ()
+        self._tagged: Mapping[str, CheckpointEntry] = {}
+
+    def show(self, entries: Sequence[CheckpointEntry], tagged: Mapping[str, CheckpointEntry]) -> None:
+        if entries is not self._entries:
+            self._entries, self._tagged = entries, tagged
+            self.redraw()
+
+    def lines(self, width: int, height: int) -> Iterable[Strip]:
+        marks: list[Part] = []
+        for tag, short in (("best", "best"), ("last good", "good")):
+            entry = self._tagged.get(tag)
+            if entry is not None and entry.step is not None:
+                word = tag if width >= 50 else short
+                marks += [("dim", f"{'  ' if marks else ''}{word} "), ("text", grouped(entry.step))]
+        yield self.heading(width, [("strong", "CHECKPOINTS")], marks)
+        if not self._entries:
+            yield self.strip(("dim", "none yet"))
+        room = height - 1
+        shown = self._entries[: room if len(self._entries) <= room else max(room - 1, 0)]
+        for entry in shown:
+            yield self._row(entry, width)
+        if len(shown) < len(self._entries):
+            yield self.strip(("dim", f"  and {grouped(len(self._entries) - len(shown))} older"))
+
+    def _row(self, entry: CheckpointEntry, width: int) -> Strip:
+        step = pad_left(ABSENT if entry.step is None else grouped(entry.step), 8)
+        if entry.problem:
+            return self.strip(("critical", "✖ "), ("text", step), ("critical", f"  {safe(entry.problem, width)}"))
+        manifest = entry.manifest
+        phi = None if manifest is None else manifest.metrics.get("phi")
+        reason = "" if manifest is None else safe(manifest.reason, 10)
+        tags = [tag for tag, found in self._tagged.items() if found.name == entry.name]
+        tags += [safe(tag, 20) for tag in entry.tags if tag not in tags]
+        return self.strip(
+            ("ok", "✓ "),
+            ("text", step),
+            ("dim", "  Φ "),
+            ("text", pad(number(phi), 7)),
+            ("dim", pad(reason, 11) if width >= 50 else ""),
+            ("accent", " ".join(tags)),
+            width=width,
+        )

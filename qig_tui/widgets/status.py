@@ -1,0 +1,96 @@
+"""One line that says whether the run is well."""
+
+from collections.abc import Iterable
+
+from rich.cells import cell_len
+from textual.strip import Strip
+
+from qig_core.rundir.liveness import Word
+from qig_tui.picture import RunPicture
+from qig_tui.text import clip, duration, grouped, percent, safe, thin_bar
+from qig_tui.widgets.lines import Lines, Part
+
+_BAR = 20
+_WORD_TONES = {
+    Word.LIVE: "ok",
+    Word.SLOW: "warning",
+    Word.BUSY: "accent",
+    Word.PAUSED: "accent",
+    Word.SILENT: "warning",
+    Word.HUNG: "critical",
+    Word.EXITED: "strong",
+    Word.KILLED: "critical",
+}
+_STATE_TONES = {"unarmed": "dim", "ok": "ok", "warning": "warning", "critical": "critical"}
+
+
+def word_tone(word: Word, exit_code: int | None) -> str:
+    """The tone of a liveness word; an end with an error is as bad as a death."""
+    return "critical" if word == Word.EXITED and exit_code not in (0, None) else _WORD_TONES[word]
+
+
+class StatusLine(Lines):
+    """Name, liveness, progress, time left, regime, worst verdict; the least important leaves first."""
+
+    DEFAULT_CSS = """
+    StatusLine { height: 1; background: $panel; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._picture: RunPicture | None = None
+        self._frozen = False
+
+    def show(self, picture: RunPicture, *, frozen: bool) -> None:
+        self._picture, self._frozen = picture, frozen
+        self.redraw()
+
+    def lines(self, width: int, height: int) -> Iterable[Strip]:
+        picture = self._picture
+        if picture is None:
+            return []
+        groups = _groups(picture, frozen=self._frozen, detailed=width >= 72)
+        # By falling importance; what does not fit is left out, the order on the line stays.
+        kept: set[int] = set()
+        room = width - 2
+        for index, (_, parts) in sorted(enumerate(groups), key=lambda entry: entry[1][0]):
+            need = sum(cell_len(text) for _, text in parts) + (3 if kept else 0)
+            if need <= room:
+                kept.add(index)
+                room -= need
+        if not kept:
+            return [self.strip(*[(tone, clip(text, width)) for tone, text in groups[1][1][:1]], width=width)]
+        shown = [parts for index, (_, parts) in enumerate(groups) if index in kept]
+        line: list[Part] = [("text", " ")]
+        for index, parts in enumerate(shown):
+            if index:
+                # What room is left goes before the verdict, so that it stands on the right edge.
+                last = index == len(shown) - 1
+                line.append(("faint", " " + ("─" * max(room, 0) if last else "") + "─ "))
+            line += parts
+        return [self.strip(*line, width=width)]
+
+
+def _groups(picture: RunPicture, *, frozen: bool, detailed: bool) -> list[tuple[int, list[Part]]]:
+    """Parts of the line with their rank: 0 is the last to leave."""
+    progress, live = picture.progress, picture.liveness
+    tone = word_tone(live.word, picture.manifest.exit_code)
+    groups: list[tuple[int, list[Part]]] = [
+        (2, [("strong", clip(picture.name, 28))]),
+        (0, [(tone, f"{live.glyph} {live.word}"), ("text", f" {safe(live.detail, 30)}" if detailed else "")]),
+    ]
+    if progress.step is not None:
+        total = "" if progress.total is None else f" / {grouped(progress.total)}"
+        groups.append((3, [("dim", "step "), ("text", grouped(progress.step)), ("dim", total)]))
+    if progress.fraction is not None:
+        filled, rest = thin_bar(progress.fraction, _BAR)
+        groups.append((7, [("accent", filled), ("faint", rest)]))
+        groups.append((5, [("text", percent(progress.fraction))]))
+    if progress.eta_s is not None:
+        groups.append((6, [("dim", "ETA "), ("text", duration(progress.eta_s))]))
+    if picture.history.regime:
+        groups.append((8, [("text", safe(picture.history.regime, 24).upper())]))
+    if frozen:
+        groups.append((1, [("cursor", "‖ FROZEN")]))
+    groups.append((1, [(_STATE_TONES[picture.journal.worst], picture.journal.verdict())]))
+    return groups

@@ -1,0 +1,153 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from qig_core.rundir.atomic import encode_document
+from qig_core.rundir.host import boot_id, host_name
+from qig_core.rundir.reader import read_manifest
+from qig_tui.cli import main
+from tests.tui.runs import add_checkpoint, log_steps, open_run, set_condition
+
+
+def once(capsys, *arguments):
+    code = main([*map(str, arguments), "--once"])
+    return code, capsys.readouterr().out
+
+
+def test_a_live_run_prints_its_picture_and_exits_0(tmp_path, capsys):
+    with open_run(tmp_path) as writer:
+        set_condition(writer, "ok")
+        log_steps(writer, 0, 100)
+        add_checkpoint(writer, 50)
+        code, out = once(capsys, writer.run.path)
+    assert code == 0
+    first = out.splitlines()[0]
+    assert first.startswith("charlie  ● LIVE")
+    assert "step 99 / 1 000 (10 %)" in first
+    for part in ("METRICS", "kappa", "rad⁻¹", "drift ≤ 0.6 rad", "BASIN", "d_ref", "step-00000050", "100 read · 0 bad"):
+        assert part in out
+    assert "\x1b" not in out
+
+
+def test_a_run_that_just_started_has_no_sample_and_is_well(tmp_path, capsys):
+    with open_run(tmp_path) as writer:
+        code, out = once(capsys, writer.run.path)
+    assert code == 0
+    assert "no sample yet" in out
+    assert "no conditions" in out
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "state", "expected"), [(0, "ok", 0), (0, "warning", 0), (0, "critical", 1), (75, "ok", 1)]
+)
+def test_the_exit_code_says_whether_the_run_is_well(tmp_path, capsys, exit_code, state, expected):
+    writer = open_run(tmp_path)
+    set_condition(writer, state)
+    log_steps(writer, 0, 5)
+    writer.close(exit_code)
+    code, out = once(capsys, writer.run.path)
+    assert code == expected
+    assert f"EXITED {exit_code}" in out
+
+
+def test_a_dead_process_is_not_well(tmp_path, capsys):
+    writer = open_run(tmp_path)
+    writer.close(0)
+    manifest = read_manifest(writer.run)
+    manifest.state = "running"
+    session = manifest.sessions[-1]
+    session.host, session.boot_id, session.start_ticks = host_name(), boot_id(), 1
+    writer.run.manifest.write_bytes(encode_document(manifest))
+    code, out = once(capsys, writer.run.path)
+    assert code == 1
+    assert "KILLED" in out
+
+
+def test_a_heartbeat_that_stands_still_is_silent(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("qig_tui.once.WATCH_S", 0.2)
+    writer = open_run(tmp_path)
+    writer.close(0)
+    manifest = read_manifest(writer.run)
+    manifest.state, manifest.sessions[-1].host = "running", "elsewhere"
+    writer.run.manifest.write_bytes(encode_document(manifest))
+    code, out = once(capsys, writer.run.path)
+    assert code == 1
+    assert "SILENT" in out
+
+
+def test_json_says_the_same(tmp_path, capsys):
+    with open_run(tmp_path) as writer:
+        set_condition(writer, "warning")
+        log_steps(writer, 0, 20)
+        writer.telemetry.log(20, {"loss": float("nan")})
+        code, out = once(capsys, writer.run.path, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["well"] is True
+    assert found["metrics"]["loss"]["last"] == "nan"
+    assert found["metrics"]["phi"]["points"] == 20
+    assert found["conditions"][0]["state"] == "warning"
+    assert len(found["basin"]["values"]) == 64
+
+
+def test_a_folder_prints_every_run_and_exits_with_the_worst(tmp_path, capsys):
+    for run_id, exit_code in (("a", 0), ("b", 75)):
+        open_run(tmp_path, run_id, name=run_id).close(exit_code)
+    code, out = once(capsys, tmp_path)
+    assert code == 1
+    assert out.count("── METRICS") == 2
+
+
+def test_a_run_is_found_by_its_id_under_the_root(tmp_path, capsys, monkeypatch):
+    open_run(tmp_path, "a").close(0)
+    open_run(tmp_path, "b").close(0)
+    monkeypatch.setenv("QIG_RUNS", str(tmp_path))
+    code, out = once(capsys, "b")
+    assert code == 0
+    assert "\nrun b\n" in out
+
+
+def test_bad_paths_are_one_sentence_and_exit_2(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QIG_RUNS", raising=False)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "run.json").write_text("{")
+    for arguments in (["nothing"], ["./no/thing"], ["empty"], ["file"], ["bad"], [], ["\x1b[31m"]):
+        for more in ([], ["--once"]):
+            assert main([*arguments, *more]) == 2
+            said = capsys.readouterr()
+            assert said.out == ""
+            assert said.err.startswith("qig-tui: ")
+            assert len(said.err.splitlines()) == 1
+            assert "\x1b" not in said.err
+
+
+def test_a_wrong_path_and_help_never_import_the_screen():
+    code = (
+        "import sys\n"
+        "from qig_tui.cli import main\n"
+        "assert main(['/nothing/there']) == 2\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'textual', 'rich', 'numpy', 'torch', 'msgspec'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_screen_ever_loads_torch_or_scipy():
+    code = (
+        "import sys, pkgutil, importlib, qig_tui\n"
+        "for m in pkgutil.walk_packages(qig_tui.__path__, 'qig_tui.'):\n    importlib.import_module(m.name)\n"
+        "import qig_core.checkpoints.ranking\n"
+        "assert not {'torch', 'scipy', 'safetensors'} & set(sys.modules)\n"
+        "allowed = ('qig_core.rundir', 'qig_core.geometry', 'qig_core.checkpoints', 'qig_core.errors')\n"
+        "other = [m for m in sys.modules if m.startswith('qig_core.') and not m.startswith(allowed)]\n"
+        "assert not other, other\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
