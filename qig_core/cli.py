@@ -137,7 +137,9 @@ def _drive(started: "Started") -> int:
     if monitor.exit_code == ExitCode.OK:
         err.print(f"done: {step} steps; see it with: qig-tui {run.path}", soft_wrap=True)
     else:
-        err.print(f"go on with: qig-core train --resume {run.path}", soft_wrap=True)
+        # What a limit stopped would be stopped again by the state that broke it.
+        where = "@last-good" if monitor.exit_code == ExitCode.LIMIT else ""
+        err.print(f"go on with: qig-core train --resume {run.path}{where}", soft_wrap=True)
     return int(monitor.exit_code)
 
 

@@ -43,6 +43,10 @@ LIGHT = Theme(
 )
 
 
+_REMOTE_FRAME_S = 0.5
+"""Over SSH two pictures a second: a slow line carries them, and a key is not behind a queue of them."""
+
+
 class QigApp(App[int]):
     """Opens one run, or the list of runs in a folder."""
 
@@ -56,26 +60,36 @@ class QigApp(App[int]):
     ]
 
     def __init__(
-        self, path: Path, *, is_run: bool, read_only: bool = False, owned: bool = False, light: bool = False
+        self,
+        path: Path,
+        *,
+        is_run: bool,
+        read_only: bool = False,
+        owned: bool = False,
+        light: bool = False,
+        remote: bool = False,
     ) -> None:
         super().__init__()
         self._path = path
         self._is_run = is_run
         self._read_only = read_only
         self._owned = owned
+        self._frame_s = _REMOTE_FRAME_S if remote else None
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = LIGHT.name if light else DARK.name
 
     def on_mount(self) -> None:
         if self._is_run:
-            from qig_tui.screens.run import RunScreen
+            from qig_tui.screens.run import FRAME_S, RunScreen
 
-            self.push_screen(RunScreen(RunDir(self._path), read_only=self._read_only, owned=self._owned))
+            frame_s = self._frame_s or FRAME_S
+            run = RunDir(self._path)
+            self.push_screen(RunScreen(run, read_only=self._read_only, owned=self._owned, frame_s=frame_s))
         else:
             from qig_tui.screens.runs import RunsScreen
 
-            self.push_screen(RunsScreen(self._path, read_only=self._read_only))
+            self.push_screen(RunsScreen(self._path, read_only=self._read_only, frame_s=self._frame_s))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette without what would need a mouse or write files unasked."""

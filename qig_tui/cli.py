@@ -134,7 +134,12 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
     from qig_tui.app import QigApp, take_screenshot
 
     app = QigApp(
-        run.path, is_run=is_run, read_only=arguments.read_only, owned=arguments.owned, light=arguments.theme == "light"
+        run.path,
+        is_run=is_run,
+        read_only=arguments.read_only,
+        owned=arguments.owned,
+        light=arguments.theme == "light",
+        remote=remote,
     )
     if arguments.screenshot:
         try:

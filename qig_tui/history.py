@@ -57,6 +57,7 @@ class Series:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._n = 0
+        self._width = 4
         self._step = np.empty(64, dtype=np.int64)
         self._value = np.empty(64, dtype=np.float64)
         self._segment = np.empty(64, dtype=np.int32)
@@ -106,13 +107,13 @@ class Series:
     def _thin(self) -> None:
         if self._n <= self._capacity:
             return
-        width = 1
-        keep = np.arange(self._n)
-        while len(keep) > self._capacity // 2 and width < 1 << 62:
-            width *= 2
-            keep = kept_by_thinning(self.step, self.value, self.segment, width)
+        room = self._capacity * 5 // 8
+        keep = kept_by_thinning(self.step, self.value, self.segment, self._width)
+        while len(keep) > room and self._width < 1 << 60:
+            self._width *= 2
+            keep = kept_by_thinning(self.step, self.value, self.segment, self._width)
         # Steps that jump about cannot be bucketed: then the oldest points go.
-        keep = keep[-(self._capacity // 2) :]
+        keep = keep[-room:]
         self._step, self._value, self._segment = self._step[keep], self._value[keep], self._segment[keep]
         self._n = len(keep)
 

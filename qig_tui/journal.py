@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from qig_core.rundir.schema import Event, MetricSpec, Unreadable
-from qig_tui.text import compact, duration, grouped, number, safe
+from qig_tui.text import compact, grouped, number, safe
 
 STATES = ("unarmed", "ok", "warning", "critical")
 GLYPHS = {"unarmed": "○", "ok": "●", "warning": "▲", "critical": "✖"}
@@ -88,6 +88,8 @@ class Journal:
     def __init__(self) -> None:
         self.conditions: dict[str, Condition] = {}
         self.events: deque[Event] = deque(maxlen=_KEPT)
+        """What is worth a line on the screen."""
+        self._said: dict[str, str] = {}
         self.emergencies: deque[Event] = deque(maxlen=100)
         self.restored: deque[Event] = deque(maxlen=100)
         self.specs: dict[str, MetricSpec] = {}
@@ -103,7 +105,8 @@ class Journal:
                 self.bad += 1
                 continue
             count += 1
-            self.events.append(record)
+            if self._is_news(record):
+                self.events.append(record)
             match record.kind:
                 case "start":
                     # Every condition is announced again after a start.
@@ -120,6 +123,16 @@ class Journal:
                     self.restored.append(record)
         self.read += count
         return count
+
+    def _is_news(self, event: Event) -> bool:
+        """Not a condition that says again what it said: its limit moved, or a session began."""
+        if event.kind != "condition":
+            return True
+        condition = condition_of(event.data, event.step)
+        before = self._said.get(condition.id, "unarmed")
+        if len(self._said) < _MAX_CONDITIONS or condition.id in self._said:
+            self._said[condition.id] = condition.state
+        return condition.state != before
 
     def _declare(self, specs: object) -> None:
         if not isinstance(specs, list):
@@ -167,10 +180,10 @@ def sentence(event: Event) -> str:
         case "condition":
             c = condition_of(data, event.step)
             limit = "" if c.limit is None else f" {c.comparison} {compact(c.limit)}{' ' + c.unit if c.unit else ''}"
-            value = "" if c.value is None else f" at {number(c.value)}"
+            value = "" if c.value is None else f" {number(c.value)}"
             cause = f", first moved {', '.join(c.cause)}" if c.cause and c.state in ("warning", "critical") else ""
             what = f" {c.metric}{value}" if c.metric else value
-            bound = f", limit{limit}" if limit else ""
+            bound = f" ({limit.strip()})" if limit else ""
             return f"{c.id} {c.state}:{what}{bound}{cause}"
         case "checkpoint":
             reason = data.get("reason")
@@ -203,12 +216,3 @@ def sentence(event: Event) -> str:
 
 def at_step(event: Event) -> str:
     return "" if event.step is None else grouped(event.step)
-
-
-def since(condition: Condition, step: int | None, seconds_per_step: float | None) -> str:
-    """How long a condition has been as it is, in steps and, where the pace is known, in time."""
-    if condition.since_step is None or step is None or step < condition.since_step:
-        return ""
-    steps = step - condition.since_step
-    time = "" if seconds_per_step is None else f" ({duration(steps * seconds_per_step)})"
-    return f"for {grouped(steps)} steps{time}"

@@ -191,9 +191,10 @@ class Mailbox:
         with self._lock:
             ack = self._acks.setdefault(command.id, Ack(command.id, self._session, command.verb))
             ack.stages.append(Stage(stage, time.time(), step, detail))
-            # An acknowledgement is a courtesy: the event file tells the same, and the next stage writes all of them.
+            # An acknowledgement is a courtesy: the event file tells the same, and the next stage writes all of them. Not
+            # forced to the disk: an abort waits for it, and after a power cut the session is another one anyway.
             with contextlib.suppress(OSError):
-                write_document(self._run.ack(command.id), encode_document(ack))
+                write_document(self._run.ack(command.id), encode_document(ack), durable=False)
 
 
 def send(run: RunDir, verb: str, *, args: dict[str, Any] | None = None, ttl_s: float = 120.0) -> Command:

@@ -16,7 +16,8 @@ from qig_core.rundir.schema import FORMAT, MAX_LINE_BYTES, Event, Manifest, Samp
 R = TypeVar("R", Sample, Scalars, Event)
 D = TypeVar("D", bound=msgspec.Struct)
 
-_CHUNK = 1 << 22
+# What fits the processor's cache is decoded a quarter faster than what does not.
+_CHUNK = 1 << 18
 _HEAD = 128
 _MARK = 64
 _SHOWN = 200

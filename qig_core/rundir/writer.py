@@ -237,9 +237,9 @@ class RunWriter:
             for folder in (run.checkpoints, run.emergencies, run.artifacts):
                 folder.mkdir()
             fsync_directory(root)
-        except FileExistsError as error:
-            raise UsageError(f"{str(run.path)!r} exists; resume that run or choose another id") from error
         except OSError as error:
+            if isinstance(error, FileExistsError) and run.path.is_dir():
+                raise UsageError(f"{str(run.path)!r} exists; resume that run or choose another id") from error
             raise RecordWriteError(error.errno, f"cannot make {str(run.path)!r}: {error.strerror}") from error
         manifest.created_t = manifest.created_t or time.time()
         manifest.cwd = manifest.cwd or os.getcwd()

@@ -39,8 +39,8 @@ def wilson_interval(hits: int, total: int, z: float = _Z95) -> tuple[float, floa
 class Breakdown:
     """Counts evaluations that the default profile calls a breakdown.
 
-    One is: a value that is not finite; a loss or gradient norm whose robust z = 0.6745 (x − median)/MAD over the last 100
-    sound values exceeds 8 (MAD at least 1 % of the median); or phi under 0.7 x its baseline, the median of the 50
+    One is: a value that is not finite; a loss or gradient norm whose robust z = 0.6745 (x − median)/MAD over the last
+    100 sound values exceeds 8 (MAD at least 1 % of the median); or phi under 0.7 x its baseline, the median of the 50
     evaluations of phi that follow step `phi_armed_after`.
 
     Args:

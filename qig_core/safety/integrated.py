@@ -197,8 +197,10 @@ class IntegratedMonitor:
                 self._stop(step)
                 return False
             if self._checkpoint_every:
-                # The step that a session begins with was saved by the one before, or is the birth of the run.
-                if self._first is not None and step % self._checkpoint_every == 0:
+                # The step that a session begins with was saved by the one before, or is the birth of the run; the last
+                # step is saved as the end.
+                last = step == self.writer.manifest.total_steps
+                if self._first is not None and not last and step % self._checkpoint_every == 0:
                     self._saves.attempt(step, "interval")
                 self._first = step if self._first is None else self._first
         except RecordWriteError as error:

@@ -40,9 +40,15 @@ class SafetyMonitor:
         self.profile = profile
         self._watches = [_Watch(condition_for(limit)) for limit in profile.limits]
         self._sorted = self._sort()
+        self._judged: int | None = None
+        self._repeated: int | None = None
+        """The step at which a resume begins: it was judged before its checkpoint was made, and is not counted twice."""
 
     def judge(self, step: int, metrics: Mapping[str, float | None]) -> Judgement:
         """Judge what was measured at a step; absent and None are "not measured", and then nothing is counted."""
+        repeated, self._repeated, self._judged = self._repeated, None, step
+        if step == repeated:
+            return Judgement(self.verdicts())
         transitions: list[Verdict] = []
         moved: list[Verdict] = []
         for watch in self._watches:
@@ -73,6 +79,7 @@ class SafetyMonitor:
     def state(self) -> dict[str, Any]:
         """Everything that the next judgement depends on, as plain data with finite numbers only."""
         return {
+            "step": self._judged,
             "conditions": {
                 limit.id: {
                     "kind": type(limit).__struct_config__.tag,
@@ -81,7 +88,7 @@ class SafetyMonitor:
                     **watch.condition.state(),
                 }
                 for limit, watch in zip(self.profile.limits, self._watches, strict=True)
-            }
+            },
         }
 
     @classmethod
@@ -92,6 +99,7 @@ class SafetyMonitor:
         state knows is dropped.
         """
         monitor = cls(profile)
+        monitor._judged = monitor._repeated = state.get("step")
         conditions: Mapping[str, Any] = state.get("conditions", {})
         for limit, watch in zip(profile.limits, monitor._watches, strict=True):
             kept = conditions.get(limit.id)

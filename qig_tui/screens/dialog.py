@@ -50,12 +50,3 @@ class Dialog(ModalScreen[R]):
 
     def action_cancel(self) -> None:
         self.dismiss(None)
-
-
-def lines(*parts: tuple[str, str]) -> Text:
-    """Lines of text in styles; nothing in them is markup."""
-    text = Text()
-    for i, (style, line) in enumerate(parts):
-        text.append("\n" if i else "")
-        text.append(line, style=style)
-    return text

@@ -156,7 +156,7 @@ class RecoverScreen(Dialog[bool]):
                 self._log.append(("✓", "session", f"{safe(beat.session, 20)} beats"))
             event = restored_as(list(self._picture.journal.restored), beat.session, self._following.name)
             if event is not None:
-                fingerprint = safe(event.data.get("fingerprint"), 12)
+                fingerprint = safe(event.data.get("fingerprint"))[:12]
                 step = "" if event.step is None else f" at step {grouped(event.step)}"
                 self._log.append(
                     ("✓", "restored", f"{safe(self._following.name, 60)}{step}, fingerprint {fingerprint}")

@@ -14,13 +14,13 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.worker import get_current_worker
 
-from qig_core.errors import Refused
+from qig_core.errors import Refused, RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_manifest
 from qig_tui.actions import ask
 from qig_tui.history import History
 from qig_tui.picture import RunPicture
-from qig_tui.sources.local import LocalSource, Update, follow
+from qig_tui.sources.local import TAIL_BYTES, LocalSource, Update, follow
 from qig_tui.text import duration, safe
 from qig_tui.widgets.basin import BasinPanel
 from qig_tui.widgets.basin_table import BasinTable
@@ -35,8 +35,8 @@ _MINIS = 3
 _SPANS = (1, 10, 50, 250)
 _MOVE = 0.25
 _ACK_S = 0.2
-_FRAME_S = 0.2
-"""At most five pictures a second: a terminal over a slow line is not flooded."""
+FRAME_S = 0.2
+"""At most five pictures a second: nobody reads faster, and a terminal is not flooded."""
 _NUMBERS_S = 0.9
 
 
@@ -65,11 +65,21 @@ class RunScreen(Screen[None]):
         Binding("escape", "back", "back", show=False),
     ]
 
-    def __init__(self, run: RunDir, *, read_only: bool = False, owned: bool = False) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        *,
+        read_only: bool = False,
+        owned: bool = False,
+        tail_bytes: int = TAIL_BYTES,
+        frame_s: float = FRAME_S,
+    ) -> None:
         super().__init__()
         self.run_dir = run
         self.read_only = read_only
         self._owned = owned
+        self._tail_bytes = tail_bytes
+        self._frame_s = frame_s
         self.picture = RunPicture(read_manifest(run))
         self.view = View()
         self.frozen = False
@@ -109,8 +119,13 @@ class RunScreen(Screen[None]):
     def _read(self) -> None:
         """The tail, the rest behind it, then what is appended. Reads and hands over; touches no widget."""
         worker = get_current_worker()
-        source = LocalSource(self.run_dir)
         hand_over = self.app.call_from_thread
+        try:
+            source = LocalSource(self.run_dir, tail_bytes=self._tail_bytes)
+        except RunFormatError as error:
+            # It was readable a moment ago: removed, or replaced by something else.
+            hand_over(self._fail, str(error))
+            return
 
         def post(update: Update) -> None:
             if not self._stop.is_set() and not worker.is_cancelled:
@@ -132,7 +147,7 @@ class RunScreen(Screen[None]):
     def _apply(self, update: Update) -> None:
         self.picture.apply(update)
         self._stale = self._stale or bool(update.samples) or update.restarted or not self.is_drawn
-        wait = self._drawn_t + _FRAME_S - time.monotonic()
+        wait = self._drawn_t + self._frame_s - time.monotonic()
         if wait <= 0 or not self.is_drawn:
             self.draw(charts=self._stale)
         elif not self._drawing_soon:
@@ -142,6 +157,10 @@ class RunScreen(Screen[None]):
     def _draw_late(self) -> None:
         self._drawing_soon = False
         self.draw(charts=self._stale)
+
+    def _fail(self, problem: str) -> None:
+        self.picture.problem = problem
+        self.draw_all()
 
     def _backfilling(self, share: float) -> None:
         self.picture.backfilled = share

@@ -43,10 +43,11 @@ class RunsScreen(Screen[None]):
         Binding("enter", "open", "open", tooltip="Open the run under the cursor"),
     ]
 
-    def __init__(self, root: Path, *, read_only: bool = False) -> None:
+    def __init__(self, root: Path, *, read_only: bool = False, frame_s: float | None = None) -> None:
         super().__init__()
         self._root = root
         self._read_only = read_only
+        self._frame_s = frame_s
         self._stop = threading.Event()
         self._rows: dict[str, RunRow] = {}
         self._shown: dict[str, list[str]] = {}
@@ -107,10 +108,10 @@ class RunsScreen(Screen[None]):
             self._open(row.run)
 
     def _open(self, run: RunDir) -> None:
-        from qig_tui.screens.run import RunScreen
+        from qig_tui.screens.run import FRAME_S, RunScreen
 
         try:
-            self.app.push_screen(RunScreen(run, read_only=self._read_only))
+            self.app.push_screen(RunScreen(run, read_only=self._read_only, frame_s=self._frame_s or FRAME_S))
         except RunFormatError as error:
             self.notify(safe(error, 300), severity="error", markup=False)
 

@@ -10,14 +10,14 @@ from textual.coordinate import Coordinate
 from textual.widgets import DataTable
 
 from qig_tui.picture import BasinView
-from qig_tui.text import bar, percent, signed
+from qig_tui.text import percent, signed, thin_bar
 
 _COLUMNS = (
     ("index", "#"),
     ("value", "value"),
-    ("reference", "Δ reference"),
-    ("previous", "Δ previous"),
-    ("share", "share of the change"),
+    ("reference", "Δ ref"),
+    ("previous", "Δ prev"),
+    ("share", "share"),
 )
 
 
@@ -60,7 +60,7 @@ class BasinTable(DataTable[Text]):
                     f"{value:.5f}",
                     signed(reference, 5),
                     "–" if basin.to_previous is None else signed(previous, 5),
-                    f"{bar(share * 4, 12)} {percent(share):>5}",
+                    f"{percent(share):>4} {thin_bar(share * 4, 8)[0]}",
                 ]
             )
         self._numbers = numbers

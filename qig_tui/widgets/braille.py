@@ -14,8 +14,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-EMPTY, LIVE, RAW, ABANDONED, REFERENCE, MARK = range(6)
-"""What a cell shows; the higher of LIVE and RAW wins where both have dots."""
+LIVE, RAW, ABANDONED = 1, 2, 3
+"""What a cell shows, the first of them that has dots in it; 0 is nothing."""
 
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.int32)
 _QUARTERS = (4, 5, 6, 7)

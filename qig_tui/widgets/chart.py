@@ -139,7 +139,7 @@ class LineChart(Lines):
             start = max(int(np.searchsorted(step, first)) - 1, 0)
             end = int(np.searchsorted(step, last, side="right")) + 1
             step, value = step[start:end], value[start:end]
-        drawn = len(step)
+        drawn = len(step) + len(lost_step)
         with np.errstate(over="ignore", invalid="ignore"):
             all_finite = bool(np.isfinite(value.sum()))
         if self._view.log or not all_finite:
@@ -258,13 +258,16 @@ class LineChart(Lines):
                     return
 
     def _runs(self, cells: list[str], tones: list[str]) -> list[Segment]:
-        """Neighbours of one tone as one segment."""
+        """Neighbours of one tone as one segment. A blank takes the tone beside it: each segment is dear to send."""
         out: list[Segment] = []
-        start = 0
-        for i in range(1, len(cells) + 1):
-            if i == len(cells) or tones[i] != tones[start]:
-                out.append(Segment("".join(cells[start:i]), self.tone(tones[start])))
-                start = i
+        start, tone = 0, tones[0]
+        for i, cell in enumerate(cells):
+            if cell != " " and tones[i] != tone:
+                if i > start and any(c != " " for c in cells[start:i]):
+                    out.append(Segment("".join(cells[start:i]), self.tone(tone)))
+                    start = i
+                tone = tones[i]
+        out.append(Segment("".join(cells[start:]), self.tone(tone)))
         return out
 
     def _heading(self, data: ChartData, width: int, points: _Points, buckets: Buckets | None) -> Strip:

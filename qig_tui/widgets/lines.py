@@ -6,7 +6,6 @@ from typing import ClassVar
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
-from rich.text import Text
 from textual import events
 from textual.geometry import Region
 from textual.strip import Strip
@@ -104,9 +103,6 @@ class Lines(Widget):
             rule = room - after - 2
             return self.strip(*left, ("faint", " " + "─" * rule + " "), *right, width=width)
         return self.strip(*left, ("faint", " " + "─" * room), width=width)
-
-    def rich_line(self, text: Text) -> Strip:
-        return Strip(text.render(self.app.console))
 
 
 def _cut(parts: Sequence[Part], width: int) -> list[Part]:

@@ -1,5 +1,6 @@
 """Every safety condition in a row: state, limit, newest value, margin."""
 
+import math
 from collections.abc import Iterable
 
 from textual.strip import Strip
@@ -11,6 +12,13 @@ from qig_tui.widgets.lines import Lines, Part
 
 _BAR = 8
 _TONES = {"unarmed": "dim", "ok": "ok", "warning": "warning", "critical": "critical"}
+
+
+def _value(row: ConditionRow) -> str:
+    """The newest value; where only finiteness is asked, whether it is."""
+    if row.condition.comparison == "finite" and row.value is not None and math.isfinite(row.value):
+        return "finite"
+    return number(row.value)
 
 
 class SafetyPanel(Lines):
@@ -61,7 +69,7 @@ class SafetyPanel(Lines):
         parts: list[Part] = [
             (tone, f"{condition.glyph} "),
             ("dim" if quiet else "text", name),
-            ("dim" if quiet else "strong", pad_left(number(row.value), 8) + " "),
+            ("dim" if quiet else "strong", pad_left(_value(row), 8) + " "),
         ]
         if with_bar:
             if row.margin is None or quiet:

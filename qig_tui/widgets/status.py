@@ -77,7 +77,13 @@ def _groups(picture: RunPicture, *, frozen: bool, detailed: bool) -> list[tuple[
     tone = word_tone(live.word, picture.manifest.exit_code)
     groups: list[tuple[int, list[Part]]] = [
         (2, [("strong", clip(picture.name, 28))]),
-        (0, [(tone, f"{live.glyph} {live.word}"), ("text", f" {safe(live.detail, 30)}" if detailed else "")]),
+        (
+            0,
+            [
+                (tone, f"{live.glyph} {live.word}"),
+                ("text", f" {safe(live.detail, 30)}" if detailed and live.detail else ""),
+            ],
+        ),
     ]
     if progress.step is not None:
         total = "" if progress.total is None else f" / {grouped(progress.total)}"

@@ -4,8 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+from qig_core.rundir.layout import list_runs
+from qig_core.rundir.reader import read_all
+from qig_core.rundir.schema import Sample
 
 
 def start_core(*arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
@@ -31,3 +36,14 @@ def core_json(*arguments: str | Path) -> list[Any]:
     done = core(*arguments, "--json")
     assert done.returncode in (0, 1), done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def wait_for_step(root: Path, step: int, timeout_s: float = 60.0) -> Path:
+    """The only run under root, once it has recorded `step`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        runs = list(list_runs(root))
+        if runs and any(isinstance(r, Sample) and r.step >= step for r in read_all(runs[-1].telemetry(), Sample)):
+            return runs[-1].path
+        time.sleep(0.05)
+    raise AssertionError(f"no run under {root} reached step {step} in {timeout_s} s")

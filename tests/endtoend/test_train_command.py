@@ -5,7 +5,6 @@ import math
 import resource
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from qig_core.rundir.layout import RunDir, list_runs
 from qig_core.rundir.reader import read_all, read_manifest
 from qig_core.rundir.schema import Event, Sample, Unreadable
-from tests.endtoend.commands import core, core_json, start_core
+from tests.endtoend.commands import core, core_json, start_core, wait_for_step
 
 DESIGN_KEYS = {
     "loss", "loss_heldout", "phi", "phi_nats", "kappa", "drift_birth", "drift_velocity", "recursion_depth",
@@ -29,17 +28,6 @@ def samples(run: Path) -> list[Sample]:
 
 def events(run: Path) -> list[Event]:
     return [r for r in read_all(RunDir(run).events, Event) if isinstance(r, Event)]
-
-
-def wait_for_step(root: Path, step: int, timeout_s: float = 60.0) -> Path:
-    """The only run under root, once it has recorded `step`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        runs = list(list_runs(root))
-        if runs and any(isinstance(r, Sample) and r.step >= step for r in read_all(runs[-1].telemetry(), Sample)):
-            return runs[-1].path
-        time.sleep(0.05)
-    raise AssertionError(f"no run under {root} reached step {step} in {timeout_s} s")
 
 
 def test_a_run_records_every_step_with_the_named_metrics(finished: Path) -> None:

@@ -25,10 +25,10 @@ def make(root: Path, name: str) -> RunDir:
 def test_a_name_that_could_leave_its_folder_is_no_name(name: str) -> None:
     run = RunDir("runs/r1")
     assert not is_run_id(name)
-    for method in (run.telemetry, run.checkpoint, run.checkpoint_manifest, run.checkpoint_tags):
-        with pytest.raises(UsageError):
-            method(name)
-    for method in (run.command, run.ack, run.emergency, run.emergency_stacks):
+    for method in (
+        run.telemetry, run.checkpoint, run.checkpoint_manifest, run.checkpoint_tags,
+        run.command, run.ack, run.emergency, run.emergency_stacks,
+    ):  # fmt: skip
         with pytest.raises(UsageError):
             method(name)
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-import qig_core.rundir.heartbeat as heartbeat_module
-import qig_core.rundir.liveness as liveness_module
 from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.heartbeat import HeartbeatThread, percentile
 from qig_core.rundir.host import boot_id, git_revision, host_name, process_is, start_ticks, user_name
@@ -174,7 +172,7 @@ def test_silence_is_measured_by_the_readers_clock_since_the_beat_changed(
     run = RunDir(tmp_path)
     manifest = Manifest(id="r", sessions=[SessionRecord("aa", 0.0, 1, "another host", "another boot", 5)])
     now = 50.0
-    monkeypatch.setattr(liveness_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
 
     def beat(number: int) -> None:
         document = Heartbeat("aa", number, 7.0, 1, last_step_age_s=0.1, doing="pause")
@@ -218,7 +216,7 @@ def test_at_the_first_look_on_the_same_host_an_old_beat_is_silence_already(tmp_p
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(heartbeat_module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
 def beat_of(run: RunDir, thread: HeartbeatThread) -> Heartbeat:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import qig_core.rundir.writer as writer_module
 from qig_core.errors import ExitCode, RecordWriteError, RunFormatError, RunLocked, RunNotFound, UsageError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import RunLock, lock_holder
@@ -164,7 +163,7 @@ def test_steps_and_the_clock_may_go_back_but_seq_does_not(tmp_path: Path, monkey
     clock = iter([100.0, 50.0, 75.0])
     collector = TelemetryCollector(tmp_path / "telemetry.jsonl", "ab" * 8)
     with monkeypatch.context() as patch:
-        patch.setattr(writer_module.time, "time", lambda: next(clock))
+        patch.setattr(time, "time", lambda: next(clock))
         for step in (5, 2, 3):
             collector.log(step, {"phi": 0.5})
     collector.close()
@@ -309,6 +308,12 @@ def test_a_run_that_exists_is_not_created_again(tmp_path: Path) -> None:
         pass
     with pytest.raises(UsageError, match="exists; resume that run"):
         RunWriter.create(tmp_path, Manifest(id="r1"))
+
+
+def test_a_root_that_is_a_file_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("x")
+    with pytest.raises(RecordWriteError, match="cannot make"):
+        RunWriter.create(tmp_path / "runs", Manifest(id="r1"))
 
 
 def test_what_is_no_run_is_not_reopened_and_nothing_is_left_there(tmp_path: Path) -> None:
@@ -517,8 +522,7 @@ def test_a_torn_event_and_sample_are_counted_and_the_run_goes_on(tmp_path: Path)
             file.write(b'{"seq":9')
     with RunWriter.reopen(writer.run) as writer:
         assert writer.telemetry.log(1, {"phi": 0.5}) == 1
-    for path, kind in ((writer.run.telemetry(), Sample), (writer.run.events, Event)):
-        found = read_all(path, kind)  # type: ignore[type-var]  # each alone is one
-        assert sum(isinstance(r, Unreadable) for r in found) == 1
-        seqs = [r.seq for r in found if not isinstance(r, Unreadable)]
+    for records in (read_all(writer.run.telemetry(), Sample), read_all(writer.run.events, Event)):
+        assert sum(isinstance(r, Unreadable) for r in records) == 1
+        seqs = [r.seq for r in records if not isinstance(r, Unreadable)]
         assert seqs == sorted(set(seqs))

@@ -95,3 +95,15 @@ def test_metrics_declared_later_are_known():
     journal.add([Event(0, 0.0, "metrics", data={"specs": [{"name": "new", "unit": "rad"}, 7, {"unit": 3}]})])
     assert journal.specs["new"].unit == "rad"
     assert list(journal.specs) == ["new"]
+
+
+def test_a_condition_that_says_nothing_new_is_folded_and_not_listed():
+    journal = Journal()
+    journal.add(
+        [condition("unarmed"), condition("ok"), condition("ok", limit=0.7), Event(1, 0.0, "start"), condition("ok")]
+    )
+    assert [e.kind for e in journal.events] == ["condition", "start"]
+    assert journal.conditions["drift"].state == "ok"
+    assert journal.read == 5
+    journal.add([condition("warning"), condition("ok")])
+    assert [e.data.get("state") for e in journal.events] == ["ok", None, "warning", "ok"]
