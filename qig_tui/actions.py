@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -233,13 +234,16 @@ def start(run: RunDir, plan: Relaunch) -> "subprocess.Popen[bytes]":
     except OSError as error:
         raise Refused(f"{str(run.console_log)!r} cannot be written: {error.strerror}") from error
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             plan.argv, stdin=subprocess.DEVNULL, stdout=fd, stderr=fd, start_new_session=True, close_fds=True
         )
     except OSError as error:
         raise Refused(f"the trainer could not be started: {error.strerror}") from error
     finally:
         os.close(fd)
+    # Somebody must wait for it, whatever becomes of the dialog: a trainer that ended would stay a zombie otherwise.
+    threading.Thread(target=process.wait, name="qig-trainer", daemon=True).start()
+    return process
 
 
 def console_tail(run: RunDir, lines: int = 20) -> list[str]:

@@ -1,6 +1,5 @@
 """The switchboard: which screen stands first, the themes, the keys that work everywhere. Nothing else."""
 
-import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
@@ -112,24 +111,3 @@ class QigApp(App[int]):
         may_leave = getattr(self.screen, "may_leave", None)
         if may_leave is None or await may_leave():
             self.exit(0)
-
-
-def take_screenshot(app: QigApp, path: str, size: tuple[int, int]) -> None:
-    """Draw the first screen without a terminal and write it as SVG.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-
-    async def draw() -> str:
-        async with app.run_test(size=size) as pilot:
-            for _ in range(100):
-                ready = getattr(app.screen, "is_drawn", None)
-                if ready is True:
-                    break
-                await asyncio.sleep(0.05)
-            await pilot.pause()
-            return app.export_screenshot(title=app.title)
-
-    svg = asyncio.run(draw())
-    Path(path).write_text(svg)

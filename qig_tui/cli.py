@@ -131,7 +131,7 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
     # Textual reads both when it is imported; a slow line is spared frames that nobody can see.
     os.environ.setdefault("TEXTUAL_FPS", "15" if remote else "30")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    from qig_tui.app import QigApp, take_screenshot
+    from qig_tui.app import QigApp
 
     app = QigApp(
         run.path,
@@ -142,6 +142,8 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
         remote=remote,
     )
     if arguments.screenshot:
+        from qig_tui.screenshot import take_screenshot
+
         try:
             take_screenshot(app, arguments.screenshot, arguments.size or (160, 48))
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The README's pictures, taken from a real run while it trains: `make screenshots`. About three minutes on two cores."""
+"""The README's pictures, taken from a real run while it trains: `make screenshots`. Three minutes on two cores."""
 
 import subprocess
 import sys

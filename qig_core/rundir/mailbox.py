@@ -191,8 +191,8 @@ class Mailbox:
         with self._lock:
             ack = self._acks.setdefault(command.id, Ack(command.id, self._session, command.verb))
             ack.stages.append(Stage(stage, time.time(), step, detail))
-            # An acknowledgement is a courtesy: the event file tells the same, and the next stage writes all of them. Not
-            # forced to the disk: an abort waits for it, and after a power cut the session is another one anyway.
+            # An acknowledgement is a courtesy: the event file tells the same, and the next stage writes all of them.
+            # Not forced to the disk: an abort waits for it, and after a power cut the session is another one anyway.
             with contextlib.suppress(OSError):
                 write_document(self._run.ack(command.id), encode_document(ack), durable=False)
 

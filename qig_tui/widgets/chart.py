@@ -219,10 +219,15 @@ class LineChart(Lines):
                     if cells[row][at] == " ":
                         cells[row][at] = "│"
                     tones[row][at] = "cursor"
+        lines: list[tuple[ReferenceLine, int]] = []
         for line in data.references:
             share = float(y.to_share(np.array([line.value], dtype=np.float64))[0])
             if math.isfinite(share) and -1e-9 <= share <= 1 + 1e-9:
-                self._reference(line, cells, tones, braille.row_of(share, rows))
+                lines.append((line, braille.row_of(share, rows)))
+                self._reference(line, cells[lines[-1][1]], tones[lines[-1][1]])
+        # After all lines stand: a label beside its own must not end up on another's.
+        for line, row in lines:
+            self._label(line, cells, tones, row)
         for (row, column), character in canvas.marks.items():
             cells[row][column] = character
             tones[row][column] = "critical"
@@ -237,12 +242,16 @@ class LineChart(Lines):
             for row in range(rows)
         ]
 
-    def _reference(self, line: ReferenceLine, cells: list[list[str]], tones: list[list[str]], row: int) -> None:
-        """A dotted line behind the curve, with its label where nothing is in the way, on it or beside it."""
+    def _reference(self, line: ReferenceLine, cells: list[str], tones: list[str]) -> None:
+        """A dotted line behind the curve."""
         tone = _SEVERITIES.get(line.severity, "dim")
-        for i, cell in enumerate(cells[row]):
+        for i, cell in enumerate(cells):
             if cell == " ":
-                cells[row][i], tones[row][i] = "┈", "faint" if tone == "dim" else tone
+                cells[i], tones[i] = "┈", "faint" if tone == "dim" else tone
+
+    def _label(self, line: ReferenceLine, cells: list[list[str]], tones: list[list[str]], row: int) -> None:
+        """The name of a line where nothing is in the way, on it or beside it; else none."""
+        tone = _SEVERITIES.get(line.severity, "dim")
         label = safe(line.label, 40)
         width, columns = cell_len(label), len(cells[row])
         if width != len(label) or width + 4 > columns or not label:
@@ -281,7 +290,8 @@ class LineChart(Lines):
             at = int(np.searchsorted(points.step, cursor, side="right")) - 1
             if at >= 0:
                 value, step = float(points.value[at]), int(points.step[at])
-                left.append(("cursor", f"  │ {quantity(value, data.unit)} at {grouped(step)}"))
+                where = f" at {grouped(step)}" if width >= 60 else ""
+                left.append(("cursor", f"  │ {quantity(value, data.unit) if where else number(value)}{where}"))
         if data.title and width >= 60:
             left.append(("dim", f"  {data.title}"))
         right: list[Part] = []
