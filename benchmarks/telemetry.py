@@ -21,7 +21,8 @@ from pathlib import Path
 import msgspec
 
 from qig_core.rundir.reader import Tail
-from qig_core.rundir.schema import Sample, Scalars, Unreadable, encode_basin
+from qig_core.rundir.schema import Sample, Scalars, Unreadable
+from qig_core.rundir.values import encode_basin
 from qig_core.rundir.writer import TelemetryCollector
 
 METRICS = (

@@ -3,9 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -16,10 +16,7 @@ from rich.text import Text
 from qig_core.errors import ExitCode, MissingExtra, QigError, Refused, UsageError
 from qig_core.rundir.layout import RunDir, default_root, list_runs, resolve_run
 from qig_core.rundir.printable import printable
-from qig_core.rundir.schema import is_run_id
-
-if TYPE_CHECKING:
-    from qig_core.training.loop import Started
+from qig_core.rundir.values import is_run_id
 
 app = typer.Typer(
     name="qig-core",
@@ -96,11 +93,15 @@ def train(
     elif preset != "default":
         raise UsageError("--preset is for a new run; this one has its recorded configuration")
     _need("torch", "train")
+    # Read by torch's OpenMP when it loads. Its threads spin while they wait: with anything else on the processor (the
+    # dashboard, say) two spinning threads on two cores made a step several times slower; asleep they cost a little.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if run_id and not is_run_id(run_id):
         raise UsageError(f"--id {run_id!r}: letters, digits, . _ and - only, at most 100, the first a letter or digit")
     texts = [*(corpus or []), *(more or [])]
     root = runs or default_root()
     from qig_core.training import runs as training_runs
+    from qig_core.training.console import drive
 
     if origin is None:
         started = training_runs.start(given, texts, runs=root, run_id=run_id, name=name)
@@ -111,7 +112,7 @@ def train(
             started = training_runs.resume(run, selector, given, texts, accept_new_corpus=accept_new_corpus)
         else:
             started = training_runs.fork(run, selector, given, texts, runs=root, run_id=run_id, name=name)
-    raise typer.Exit(_drive(started))
+    raise typer.Exit(drive(started))
 
 
 def _need(module: str, extra: str) -> None:
@@ -119,68 +120,6 @@ def _need(module: str, extra: str) -> None:
 
     if find_spec(module) is None:
         raise MissingExtra(f"this command needs {module}; install it with: pip install 'qig-tui[{extra}]'")
-
-
-def _drive(started: "Started") -> int:
-    """Train, with progress; say how it ended and what to do next."""
-    from qig_core.training.loop import train as train_loop
-
-    run, total = started.writer.run, started.trainer.config.steps
-    where = f"from step {started.step}" + (f" of {started.checkpoint}" if started.checkpoint else "")
-    err.print(f"run {run.id} in {run.path}: {total} steps {where}", soft_wrap=True)
-    report, close = _reporter(started.step, total)
-    try:
-        monitor = train_loop(started, report)
-    finally:
-        close()
-    step = started.writer.heartbeat.step
-    if monitor.exit_code == ExitCode.OK:
-        err.print(f"done: {step} steps; see it with: qig-tui {run.path}", soft_wrap=True)
-    else:
-        # What a limit stopped would be stopped again by the state that broke it.
-        where = "@last-good" if monitor.exit_code == ExitCode.LIMIT else ""
-        err.print(f"go on with: qig-core train --resume {run.path}{where}", soft_wrap=True)
-    return int(monitor.exit_code)
-
-
-Reporter = Callable[[int, Mapping[str, float | None]], None]
-
-
-def _reporter(start: int, total: int) -> tuple[Reporter, Callable[[], None]]:
-    """What shows progress: a bar on a terminal, a line now and then elsewhere; and how to end it."""
-
-    def figures(metrics: Mapping[str, float | None]) -> str:
-        shown = {"loss": "loss", "loss_heldout": "held-out", "phi": "phi", "kappa": "kappa"}
-        parts = [f"{label} {value:.3f}" for key, label in shown.items() if (value := metrics.get(key)) is not None]
-        return "  ".join(parts)
-
-    if not err.is_terminal:
-        every = max(1, min(100, total // 20))
-
-        def line(step: int, metrics: Mapping[str, float | None]) -> None:
-            if step % every == 0 or step == total:
-                err.print(f"step {step}/{total}  {figures(metrics)}", soft_wrap=True)
-
-        return line, lambda: None
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("step"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=err,
-        refresh_per_second=4,
-    )
-    task = bar.add_task("", total=total, completed=start, figures="")
-    bar.start()
-
-    def advance(step: int, metrics: Mapping[str, float | None]) -> None:
-        bar.update(task, completed=step, figures=figures(metrics))
-
-    return advance, bar.stop
 
 
 @app.command()
@@ -387,26 +326,13 @@ def demo(
     raise typer.Exit(run_demo(runs or default_root(), steps))
 
 
-def main(argv: list[str] | None = None) -> NoReturn:
+def main() -> None:
     """The console script: errors of ours become one sentence and their exit code."""
-    command = typer.main.get_command(app)
     try:
-        code = command.main(args=argv, prog_name="qig-core", standalone_mode=False)
+        app(prog_name="qig-core")
     except QigError as error:
         err.print(printable(f"qig-core: {error}"), soft_wrap=True)
         sys.exit(int(error.exit_code))
-    except typer.Abort:
-        sys.exit(130)
-    except Exception as error:
-        # click's own usage errors show themselves; anything else is ours to fix, with its traceback.
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
-            sys.exit(error.exit_code)
-        raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from qig_core.rundir.schema import Sample, Scalars, Unreadable, decode_basin
+from qig_core.rundir.schema import Sample, Scalars, Unreadable
+from qig_core.rundir.values import decode_basin
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

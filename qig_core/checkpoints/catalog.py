@@ -10,10 +10,10 @@ from typing import Literal
 
 import msgspec
 
-from qig_core.checkpoints.manifest_file import MANIFEST, is_payload_name, read_sealed
+from qig_core.checkpoints.manifest_file import is_payload_name, read_sealed
 from qig_core.checkpoints.ranking import DEFAULT_SCORE, best, last_good, latest
 from qig_core.errors import CheckpointError, UsageError
-from qig_core.rundir.layout import RunDir
+from qig_core.rundir.layout import CHECKPOINT_MANIFEST, RunDir
 from qig_core.rundir.schema import CheckpointManifest
 
 Status = Literal["COMPLETE", "TORN", "HASH-MISMATCH", "UNREADABLE"]
@@ -86,13 +86,13 @@ def look(run: RunDir, name: str) -> Found | None:
     status: Status = "COMPLETE"
     problems: list[str] = []
     try:
-        manifest = read_sealed(path / MANIFEST)
+        manifest = read_sealed(path / CHECKPOINT_MANIFEST)
     except FileNotFoundError:
         if not _NAME.fullmatch(name) or not path.is_dir():
             return None  # a folder of somebody else's, or one that has just been pruned
-        status, problems = "TORN", [f"{MANIFEST} is missing"]
+        status, problems = "TORN", [f"{CHECKPOINT_MANIFEST} is missing"]
     except (OSError, ValueError) as error:
-        status, problems = "UNREADABLE", [f"{MANIFEST}: {error}"]
+        status, problems = "UNREADABLE", [f"{CHECKPOINT_MANIFEST}: {error}"]
     if manifest is not None:
         # The directory's name counts: a copy may have been given another.
         manifest.name = name

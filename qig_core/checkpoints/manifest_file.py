@@ -10,10 +10,8 @@ import blake3
 import msgspec
 
 from qig_core.rundir.atomic import encode_document
+from qig_core.rundir.layout import CHECKPOINT_MANIFEST, CHECKPOINT_TAGS
 from qig_core.rundir.schema import FORMAT, CheckpointManifest, FileEntry
-
-MANIFEST = "manifest.json"
-TAGS = "tags.json"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,120}")
 _SEAL = re.compile(rb',\n  "seal": "([0-9a-f]{64})"\n}\n\Z')
@@ -22,7 +20,7 @@ _MAX_MANIFEST_BYTES = 64 << 20
 
 def is_payload_name(name: str) -> bool:
     """Whether a payload file may be called so: no folder, nothing a shell or another system reads differently."""
-    return _PLAIN.fullmatch(name) is not None and name not in (".", "..", MANIFEST, TAGS)
+    return _PLAIN.fullmatch(name) is not None and name not in (".", "..", CHECKPOINT_MANIFEST, CHECKPOINT_TAGS)
 
 
 def fingerprint(files: Sequence[FileEntry]) -> str:

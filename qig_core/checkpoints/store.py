@@ -19,19 +19,28 @@ from typing import Any, Protocol
 
 from qig_core.checkpoints.catalog import list_checkpoints, read_tags
 from qig_core.checkpoints.digest import StreamDigest
-from qig_core.checkpoints.manifest_file import MANIFEST, TAGS, encode_sealed, fingerprint, is_payload_name
+from qig_core.checkpoints.manifest_file import encode_sealed, fingerprint, is_payload_name
 from qig_core.errors import CheckpointError, Refused, UsageError
 from qig_core.rundir.atomic import encode_document, fsync_directory, write_document
-from qig_core.rundir.layout import RunDir
+from qig_core.rundir.layout import (
+    BEING_DELETED,
+    BEING_WRITTEN,
+    CHECKPOINT_MANIFEST,
+    CHECKPOINT_TAGS,
+    QUARANTINE_NOTE,
+    QUARANTINED,
+    RunDir,
+)
 from qig_core.rundir.lock import lock_holder
-from qig_core.rundir.schema import CheckpointManifest, FileEntry, split_nonfinite
+from qig_core.rundir.schema import CheckpointManifest, FileEntry
+from qig_core.rundir.values import split_nonfinite
 
 SPACE_FACTOR = 1.1
 """Free space that must be there before a save, in sizes of what is to be written."""
 
 _SESSION = re.compile(r"[A-Za-z0-9]{1,64}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_TEMPORARY = re.compile(r"\.tmp-([A-Za-z0-9]{1,64})-[0-9a-f]{6}")
+_TEMPORARY = re.compile(re.escape(BEING_WRITTEN) + r"([A-Za-z0-9]{1,64})-[0-9a-f]{6}")
 _OURS = {"name", "run", "t", "files", "fingerprint", "format"}
 """Fields of the manifest that nobody else fills in."""
 
@@ -93,18 +102,18 @@ def publish(
     try:
         run.checkpoints.mkdir(exist_ok=True)
         _check_space(run, step, size)
-        temporary = run.checkpoints / f".tmp-{session}-{secrets.token_hex(3)}"
+        temporary = run.checkpoints / f"{BEING_WRITTEN}{session}-{secrets.token_hex(3)}"
         temporary.mkdir()
         for file, payload in files.items():
             manifest.files.append(_write_payload(temporary / file, payload))
         fsync_directory(temporary)
         if tags:
-            write_document(temporary / TAGS, encode_document({"tags": sorted(set(tags))}))
+            write_document(temporary / CHECKPOINT_TAGS, encode_document({"tags": sorted(set(tags))}))
         manifest.fingerprint = fingerprint(manifest.files)
         # Never earlier than what is published already: a clock that was set back must not make an old one the latest.
         manifest.t = max(time.time(), _newest_t(run) + 1e-3)
         # Includes the fsync of the temporary directory: the rename below must never be there without the manifest.
-        write_document(temporary / MANIFEST, encode_sealed(manifest))
+        write_document(temporary / CHECKPOINT_MANIFEST, encode_sealed(manifest))
         final = run.checkpoint(manifest.name)
         if os.path.lexists(final):  # rename(2) would replace an empty directory without a word
             raise CheckpointError(f"{str(final)!r} exists; a checkpoint never replaces another")
@@ -145,9 +154,9 @@ def quarantine(run: RunDir, name: str, reason: str) -> Path:
     """
     _only_writer(run)
     source = run.checkpoint(name)
-    target = run.checkpoints / f".bad-{name}"
+    target = run.checkpoints / f"{QUARANTINED}{name}"
     while os.path.lexists(target):
-        target = run.checkpoints / f".bad-{name}-{secrets.token_hex(3)}"
+        target = run.checkpoints / f"{QUARANTINED}{name}-{secrets.token_hex(3)}"
     try:
         source.rename(target)
         fsync_directory(run.checkpoints)
@@ -155,7 +164,7 @@ def quarantine(run: RunDir, name: str, reason: str) -> Path:
         raise CheckpointError(f"{str(source)!r} cannot be set aside: {error.strerror}") from error
     # On a full disk the checkpoint is out of the way and only the note is lost.
     with suppress(OSError):
-        write_document(target / "quarantine.json", encode_document({"name": name, "reason": reason, "t": time.time()}))
+        write_document(target / QUARANTINE_NOTE, encode_document({"name": name, "reason": reason, "t": time.time()}))
     return target
 
 
@@ -201,7 +210,7 @@ def _draft(
 def _fresh_name(run: RunDir, step: int) -> str:
     for _ in range(_DRAWS):
         name = f"step-{step:08d}-{secrets.token_hex(3)}"
-        if not any(os.path.lexists(run.checkpoints / f"{prefix}{name}") for prefix in ("", ".bad-", ".del-")):
+        if not any(os.path.lexists(run.checkpoints / f"{prefix}{name}") for prefix in ("", QUARANTINED, BEING_DELETED)):
             return name
     raise CheckpointError(f"no free checkpoint name for step {step} in {str(run.checkpoints)!r}: {name!r} exists")
 

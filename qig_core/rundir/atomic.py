@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from qig_core.rundir.schema import plain, without_surrogates
+from qig_core.rundir.values import plain, without_surrogates
 
 
 def fsync_directory(path: Path) -> None:

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qig_core.errors import RunNotFound, UsageError
-from qig_core.rundir.schema import is_command_id, is_run_id
+from qig_core.rundir.values import is_command_id, is_run_id
+
+CHECKPOINT_MANIFEST = "manifest.json"
+CHECKPOINT_TAGS = "tags.json"
+QUARANTINE_NOTE = "quarantine.json"
+BEING_WRITTEN = ".tmp-"
+QUARANTINED = ".bad-"
+BEING_DELETED = ".del-"
 
 _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -18,61 +25,22 @@ class RunDir:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.id = self.path.name
+        self.manifest = self.path / "run.json"
+        self.lock = self.path / "lock"
+        self.events = self.path / "events.jsonl"
+        self.heartbeat = self.path / "heartbeat.json"
+        self.mailbox = self.path / "mailbox"
+        self.mailbox_in = self.mailbox / "in"
+        self.mailbox_out = self.mailbox / "out"
+        self.checkpoints = self.path / "checkpoints"
+        self.emergencies = self.path / "emergencies"
+        self.artifacts = self.path / "artifacts"
+        self.console_log = self.path / "console.log"
+        self.notes = self.path / "notes.md"
 
     def __repr__(self) -> str:
         return f"RunDir({str(self.path)!r})"
-
-    @property
-    def id(self) -> str:
-        return self.path.name
-
-    @property
-    def manifest(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / "lock"
-
-    @property
-    def events(self) -> Path:
-        return self.path / "events.jsonl"
-
-    @property
-    def heartbeat(self) -> Path:
-        return self.path / "heartbeat.json"
-
-    @property
-    def mailbox(self) -> Path:
-        return self.path / "mailbox"
-
-    @property
-    def mailbox_in(self) -> Path:
-        return self.mailbox / "in"
-
-    @property
-    def mailbox_out(self) -> Path:
-        return self.mailbox / "out"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def emergencies(self) -> Path:
-        return self.path / "emergencies"
-
-    @property
-    def artifacts(self) -> Path:
-        return self.path / "artifacts"
-
-    @property
-    def console_log(self) -> Path:
-        return self.path / "console.log"
-
-    @property
-    def notes(self) -> Path:
-        return self.path / "notes.md"
 
     def telemetry(self, stream: str | None = None) -> Path:
         """The samples of the run, or of one further stream.
@@ -114,10 +82,10 @@ class RunDir:
         return self.checkpoints / name
 
     def checkpoint_manifest(self, name: str) -> Path:
-        return self.checkpoint(name) / "manifest.json"
+        return self.checkpoint(name) / CHECKPOINT_MANIFEST
 
     def checkpoint_tags(self, name: str) -> Path:
-        return self.checkpoint(name) / "tags.json"
+        return self.checkpoint(name) / CHECKPOINT_TAGS
 
     def emergency(self, emergency_id: str) -> Path:
         """What was known at one emergency. Raises UsageError: not a plain name."""

@@ -21,7 +21,14 @@ from qig_core.rundir.host import host_name, process_is, user_name
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import lock_holder
 from qig_core.rundir.reader import read_document, read_manifest
-from qig_core.rundir.schema import VERBS, Ack, Command, Heartbeat, Stage, is_command_id
+from qig_core.rundir.schema import (
+    VERBS,
+    Ack,
+    Command,
+    Heartbeat,
+    Stage,
+)
+from qig_core.rundir.values import is_command_id
 
 MAX_BYTES = 64 * 1024
 MAX_FILES_A_POLL = 64

@@ -11,7 +11,15 @@ import msgspec
 
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.schema import FORMAT, MAX_LINE_BYTES, Event, Manifest, Sample, Scalars, Unreadable, foreign_line
+from qig_core.rundir.schema import (
+    FORMAT,
+    Event,
+    Manifest,
+    Sample,
+    Scalars,
+    Unreadable,
+)
+from qig_core.rundir.values import MAX_LINE_BYTES, foreign_line
 
 R = TypeVar("R", Sample, Scalars, Event)
 D = TypeVar("D", bound=msgspec.Struct)

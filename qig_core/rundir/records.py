@@ -10,7 +10,7 @@ import msgspec
 
 from qig_core.errors import RecordWriteError
 from qig_core.rundir.atomic import fsync_directory
-from qig_core.rundir.schema import MAX_LINE_BYTES, foreign_line, plain, without_surrogates
+from qig_core.rundir.values import MAX_LINE_BYTES, foreign_line, plain, without_surrogates
 
 Fsync = Literal["interval", "always"]
 

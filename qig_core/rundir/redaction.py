@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qig_core.rundir.schema import kind_of_nonfinite
+from qig_core.rundir.values import kind_of_nonfinite
 
 HIDDEN = "***"
 

@@ -11,7 +11,8 @@ from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import BeatWatch, Liveness
 from qig_core.rundir.reader import LineDecoder, read_manifest, tail_start
-from qig_core.rundir.schema import Event, Manifest, Sample, Unreadable, decode_basin
+from qig_core.rundir.schema import Event, Manifest, Sample, Unreadable
+from qig_core.rundir.values import decode_basin
 
 _TAIL_BYTES = 1 << 18
 

@@ -31,11 +31,8 @@ from qig_core.rundir.schema import (
     MetricSpec,
     Sample,
     SessionRecord,
-    encode_basin,
-    is_run_id,
-    name_nonfinite,
-    split_nonfinite,
 )
+from qig_core.rundir.values import encode_basin, is_run_id, name_nonfinite, split_nonfinite
 
 _the_float = float.conjugate
 _SYNC_S = 5.0

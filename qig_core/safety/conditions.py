@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from qig_core.rundir.schema import kind_of_nonfinite
+from qig_core.rundir.values import kind_of_nonfinite
 from qig_core.safety.divergence import DivergenceCondition
 from qig_core.safety.profile import Divergence, Limit, NonFinite, Threshold
 from qig_core.safety.verdict import ALARMS, Dwell, State, Verdict

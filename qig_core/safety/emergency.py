@@ -8,7 +8,8 @@ import msgspec
 
 from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.schema import FORMAT, split_nonfinite
+from qig_core.rundir.schema import FORMAT
+from qig_core.rundir.values import split_nonfinite
 from qig_core.safety.abort import Cause
 
 REMEMBERED = 200

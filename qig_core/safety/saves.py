@@ -7,7 +7,8 @@ from typing import Any
 
 from qig_core.errors import CheckpointError
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.schema import CheckpointManifest, GitRevision, encode_basin, split_nonfinite
+from qig_core.rundir.schema import CheckpointManifest, GitRevision
+from qig_core.rundir.values import encode_basin, split_nonfinite
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import EmergencyAbortHandler, SaveSkipped
 from qig_core.safety.emergency import Memory

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from qig_core.rundir.schema import kind_of_nonfinite
+from qig_core.rundir.values import kind_of_nonfinite
 
 State = Literal["unarmed", "ok", "warning", "critical"]
 ALARMS = ("warning", "critical")

@@ -10,7 +10,8 @@ import msgspec
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_document
-from qig_core.rundir.schema import CheckpointManifest, is_run_id
+from qig_core.rundir.schema import CheckpointManifest
+from qig_core.rundir.values import is_run_id
 
 
 class _Tags(msgspec.Struct):

@@ -32,9 +32,8 @@ from qig_core.rundir.schema import (
     Sample,
     Scalars,
     Unreadable,
-    decode_basin,
-    encode_basin,
 )
+from qig_core.rundir.values import decode_basin, encode_basin
 from qig_core.rundir.writer import RunWriter
 
 RUN = RunDir(Path(__file__).parent.parent / "data" / "run_v1")

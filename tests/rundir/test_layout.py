@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qig_core.errors import RunNotFound, UsageError
 from qig_core.rundir.atomic import fsync_directory, sweep_temporary, write_document
 from qig_core.rundir.layout import RunDir, default_root, list_runs, new_run_id, resolve_run
-from qig_core.rundir.schema import is_command_id, is_run_id
+from qig_core.rundir.values import is_command_id, is_run_id
 
 BAD_NAMES = ["..", ".", "", "../x", "a/b", "/etc", ".hidden", "-x", "_x", "a\n", "a\0", "ä", "a b", "a" * 101, "\udcff"]
 

@@ -13,7 +13,8 @@ import qig_core.rundir.records as records
 from qig_core.errors import ExitCode, RecordWriteError
 from qig_core.rundir.reader import read_all
 from qig_core.rundir.records import RecordFile, last_seq
-from qig_core.rundir.schema import MAX_LINE_BYTES, Event, Sample, Unreadable
+from qig_core.rundir.schema import Event, Sample, Unreadable
+from qig_core.rundir.values import MAX_LINE_BYTES
 
 ONE = b'{"seq":41,"step":1,"t":1.0}\n'
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qig_core.rundir import liveness, mailbox, schema
+from qig_core.rundir import liveness, mailbox, schema, values
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import BeatWatch
 from qig_core.rundir.reader import read_all, read_document, read_manifest
-from qig_core.rundir.schema import Heartbeat, Sample, decode_basin
+from qig_core.rundir.schema import Heartbeat, Sample
+from qig_core.rundir.values import decode_basin
 from qig_core.rundir.writer import RunWriter
 
 ROOT = Path(__file__).parent.parent
@@ -93,7 +94,7 @@ def test_every_key_of_the_format_stands_in_the_document(kind: type[msgspec.Struc
 
 
 def test_the_numbers_and_words_of_the_code_stand_in_the_document() -> None:
-    assert f"{schema.MAX_LINE_BYTES} bytes" in DOCUMENT
+    assert f"{values.MAX_LINE_BYTES} bytes" in DOCUMENT
     assert all(verb in DOCUMENT for verb in schema.VERBS)
     assert (mailbox.MAX_BYTES, mailbox.MAX_FILES_A_POLL) == (64 * 1024, 64)
     assert (liveness.SILENT_AFTER_S, liveness.HUNG_AFTER_S, liveness.BUSY_BECOMES_HUNG_S) == (10.0, 60.0, 600.0)

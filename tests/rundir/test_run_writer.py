@@ -18,16 +18,8 @@ from qig_core.errors import ExitCode, RecordWriteError, RunFormatError, RunLocke
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import RunLock, lock_holder
 from qig_core.rundir.reader import read_all, read_document, read_manifest
-from qig_core.rundir.schema import (
-    ConsciousnessTelemetry,
-    Event,
-    Heartbeat,
-    Manifest,
-    MetricSpec,
-    Sample,
-    Unreadable,
-    decode_basin,
-)
+from qig_core.rundir.schema import ConsciousnessTelemetry, Event, Heartbeat, Manifest, MetricSpec, Sample, Unreadable
+from qig_core.rundir.values import decode_basin
 from qig_core.rundir.writer import RunWriter, TelemetryCollector
 
 

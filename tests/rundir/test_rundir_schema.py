@@ -27,13 +27,8 @@ from qig_core.rundir.schema import (
     Scalars,
     SessionRecord,
     Stage,
-    decode_basin,
-    encode_basin,
-    foreign_line,
-    name_nonfinite,
-    plain,
-    split_nonfinite,
 )
+from qig_core.rundir.values import decode_basin, encode_basin, foreign_line, name_nonfinite, plain, split_nonfinite
 
 LITERALS = [
     (Sample(0, 0, 1.5), b'{"seq":0,"step":0,"t":1.5}'),

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import Batch, LineDecoder, Tail, read_all, read_document, read_manifest, tail_start
-from qig_core.rundir.schema import MAX_LINE_BYTES, Event, Manifest, Sample, Scalars, Unreadable
+from qig_core.rundir.schema import (
+    Event,
+    Manifest,
+    Sample,
+    Scalars,
+    Unreadable,
+)
+from qig_core.rundir.values import MAX_LINE_BYTES
 
 
 def line(seq: int, **more: object) -> bytes:

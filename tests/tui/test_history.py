@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from qig_core.rundir.schema import Sample, Scalars, Unreadable, encode_basin
+from qig_core.rundir.schema import Sample, Scalars, Unreadable
+from qig_core.rundir.values import encode_basin
 from qig_tui.history import History, Series, kept_by_thinning
 
 
