@@ -29,12 +29,15 @@ class Request(Protocol):
     def facts(self) -> dict[str, Any]: ...
 
 
-def saver(state: Callable[[], Mapping[str, Any]]) -> Callable[[Request], CheckpointManifest]:
+def saver(
+    state: Callable[[], Mapping[str, Any]], *, data_position: Callable[[int], Mapping[str, Any]] | None = None
+) -> Callable[[Request], CheckpointManifest]:
     """A save function for the monitor.
 
     Args:
         state: gives the tensors and plain data that a resume needs, as they are when it is called. The key "monitor" is
             added and must not be there.
+        data_position: of a step, plain data: where in the data a resume goes on.
 
     Raises:
         CheckpointError: by the save function, when the disk refuses; no half checkpoint stays.
@@ -45,6 +48,8 @@ def saver(state: Callable[[], Mapping[str, Any]]) -> Callable[[Request], Checkpo
         assert MONITOR_KEY not in tree, f"the key {MONITOR_KEY!r} is the monitor's"
         tree[MONITOR_KEY] = dict(request.monitor_state)
         facts = request.facts()
+        if data_position is not None:
+            facts["data_position"] = dict(data_position(request.step))
         marks = {"emergency": request.reason == "emergency", "nonfinite": bool(facts.get("nonfinite"))}
         return publish(
             request.run,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import blake3
 import msgspec
 
 from qig_core.errors import ConfigError
@@ -218,6 +219,11 @@ def to_toml(values: Mapping[str, Any]) -> str:
     scalars = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, Mapping)]
     tables = [f"\n[{key}]\n{to_toml(value)}" for key, value in values.items() if isinstance(value, Mapping)]
     return "\n".join([*scalars, ""]) + "".join(tables)
+
+
+def digest(config: TrainConfig) -> str:
+    """blake3, hex, of a configuration's JSON with sorted keys."""
+    return str(blake3.blake3(json.dumps(dataclasses.asdict(config), sort_keys=True).encode()).hexdigest())
 
 
 def flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:

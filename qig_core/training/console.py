@@ -14,9 +14,10 @@ _err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 def drive(started: Started) -> int:
     """Train, with progress; say how it ended and what to do next."""
     run, total = started.writer.run, started.trainer.config.steps
-    where = f"from step {started.step}" + (f" of {started.checkpoint}" if started.checkpoint else "")
+    restored = started.restored
+    where = f"from step {restored.step}" + (f" of {restored.checkpoint}" if restored.checkpoint else "")
     _err.print(f"run {run.id} in {run.path}: {total} steps {where}", soft_wrap=True)
-    report, close = _reporter(started.step, total)
+    report, close = _reporter(restored.step, total)
     try:
         monitor = train(started, report)
     finally:

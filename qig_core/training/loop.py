@@ -21,7 +21,7 @@ from qig_core.rundir.writer import RunWriter
 from qig_core.safety.breakdown import Breakdown
 from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.safety.profile import load_profile
-from qig_core.training.config import TrainConfig
+from qig_core.training.config import TrainConfig, digest
 from qig_core.training.corpus import Corpus, batch, heldout_batches, probe_batch
 from qig_core.training.kernel import Kernel
 from qig_core.training.measure import KernelProbe, Measurement
@@ -72,6 +72,11 @@ class Trainer:
 
     def begin_step(self) -> None:
         self._begun = {"rng": capture_rng(), "breakdown": self.breakdown.state()}
+
+    def data_position(self, step: int) -> dict[str, Any]:
+        """What `batch` makes the batch of a step from: the position in the data is the step alone."""
+        data, kernel = self.config.data, self.config.kernel
+        return {"step": step, "seed": self.config.seed, "batch_size": data.batch_size, "context": kernel.context}
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then constant."""
@@ -129,37 +134,49 @@ def next_token_loss(kernel: Kernel, tokens: torch.Tensor) -> torch.Tensor:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Restored:
+    """Where a session begins; the default is the birth of a run."""
+
+    step: int = 0
+    checkpoint: str | None = None
+    fingerprint: str | None = None
+    monitor_state: Mapping[str, Any] | None = None
+    training_s: float = 0.0
+    """Spent on the steps before, over all sessions."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Started:
     """A run that is open for writing, and a trainer that stands before its first step."""
 
     writer: RunWriter
     trainer: Trainer
-    step: int = 0
-    checkpoint: str | None = None
-    """The checkpoint that was restored, if one was."""
-    monitor_state: Mapping[str, Any] | None = None
+    restored: Restored = dataclasses.field(default_factory=Restored)
 
 
 def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
     """Train to the configured step; the monitor that comes back knows how it ended. The run is then closed."""
     writer, trainer, config = started.writer, started.trainer, started.trainer.config
+    restored = started.restored
     cadence = config.cadence
     process = psutil.Process()
     process.cpu_percent()
     with IntegratedMonitor(
         writer,
         profile=load_profile(config.safety.profile),
-        save=saver(trainer.state),
+        save=saver(trainer.state, data_position=trainer.data_position),
         log_every=cadence.log_every,
         checkpoint_every=cadence.checkpoint_every,
         deadline_s=config.safety.deadline_s,
+        config_digest=digest(config),
         corpus_digest=trainer.corpus.digest,
-        parent=started.checkpoint,
-        monitor_state=started.monitor_state,
+        training_s=restored.training_s,
+        parent=restored.checkpoint,
+        monitor_state=restored.monitor_state,
     ) as monitor:
         step_s: float | None = None
         began = time.perf_counter()
-        for step in range(started.step, config.steps + 1):
+        for step in range(restored.step, config.steps + 1):
             trainer.begin_step()
             last = step == config.steps
             metrics: dict[str, float | None] = {} if last else dict(trainer.forward_backward(step))

@@ -17,11 +17,11 @@ from qig_core.errors import ConfigError, QigError
 from qig_core.rundir.host import git_revision
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_manifest
-from qig_core.rundir.schema import CheckpointManifest, Manifest, Parent
+from qig_core.rundir.schema import Manifest, Parent
 from qig_core.rundir.writer import RunWriter
 from qig_core.training.config import TrainConfig, build, merge, resume_config
 from qig_core.training.corpus import Corpus, default_corpus, load_corpus
-from qig_core.training.loop import Started, Trainer
+from qig_core.training.loop import Restored, Started, Trainer
 from qig_core.training.specs import SPECS
 
 PROGRAM = "qig-core train"
@@ -132,6 +132,7 @@ def resume(
     paths = _recorded_paths(manifest, texts)
     corpus = _read(paths)
     _check_corpus(manifest, corpus, accept_new_corpus)
+    _check_steps(run, selector, config)
     wanted = resolve(run, selector).name if selector else None
     trainer = _make_trainer(config, corpus)
     writer = RunWriter.reopen(run)
@@ -140,17 +141,30 @@ def resume(
         name = wanted
         if name is None and list_checkpoints(run):
             name = _newest_verified(writer)
-        step, monitor_state, restored = _restore(run, name, trainer)
+        restored = _restore(run, name, trainer)
         writer.manifest.sessions[-1].resumed_from = name
         writer.manifest.config, writer.manifest.total_steps = dataclasses.asdict(config), config.steps
         if accept_new_corpus:
             writer.manifest.corpus = _corpus_facts(corpus, paths)
         writer.save_manifest()
-        _announce(writer, step, name, restored)
+        _announce(writer, restored)
     except BaseException as error:
         writer.close(error.exit_code if isinstance(error, QigError) else 1, str(error)[:500])
         raise
-    return Started(writer=writer, trainer=trainer, step=step, monitor_state=monitor_state, checkpoint=name)
+    return Started(writer=writer, trainer=trainer, restored=restored)
+
+
+def _check_steps(run: RunDir, selector: str | None, config: TrainConfig) -> None:
+    """Refuse a resume that has nothing to do, before the run is touched."""
+    whole = [found for found in list_checkpoints(run) if found.status == "COMPLETE"]
+    if not selector and not whole:
+        return
+    found = resolve(run, selector or "latest")
+    if found.step is not None and found.step >= config.steps:
+        raise ConfigError(
+            f"checkpoint {found.name!r} is at step {found.step} and the run's total is {config.steps}: nothing is left "
+            "to do; name a larger total with --steps, or an earlier checkpoint"
+        )
 
 
 def _newest_verified(writer: RunWriter) -> str:
@@ -180,31 +194,35 @@ def fork(
     """
     manifest = read_manifest(run)
     config = build(merge(manifest.config, over))
+    _check_steps(run, selector, config)
     paths = _recorded_paths(manifest, texts)
     corpus = _read(paths)
     found = resolve(run, selector or "latest")
     trainer = _make_trainer(config, corpus)
-    step, monitor_state, restored = _restore(run, found.name, trainer)
+    restored = _restore(run, found.name, trainer)
     record = _manifest(config, corpus, paths, trainer, run_id, name)
     record.parent = Parent(run=run.id, checkpoint=found.name)
     writer = RunWriter.create(runs, record)
-    _announce(writer, step, found.name, restored)
-    return Started(writer=writer, trainer=trainer, step=step, monitor_state=monitor_state, checkpoint=found.name)
+    _announce(writer, restored)
+    return Started(writer=writer, trainer=trainer, restored=restored)
 
 
-def _restore(
-    run: RunDir, name: str | None, trainer: Trainer
-) -> tuple[int, Mapping[str, Any] | None, CheckpointManifest | None]:
+def _restore(run: RunDir, name: str | None, trainer: Trainer) -> Restored:
     if name is None:
-        return 0, None, None
+        return Restored()
     state, manifest = load(run, name)
     try:
         trainer.load(state)
     except (RuntimeError, KeyError, ValueError) as error:
         raise ConfigError(f"checkpoint {name!r} does not fit this configuration: {error}") from error
-    return manifest.step, state.get("monitor"), manifest
+    return Restored(
+        step=manifest.step,
+        checkpoint=name,
+        fingerprint=manifest.fingerprint,
+        monitor_state=state.get("monitor"),
+        training_s=manifest.training_s or 0.0,
+    )
 
 
-def _announce(writer: RunWriter, step: int, name: str | None, restored: CheckpointManifest | None) -> None:
-    fingerprint = restored.fingerprint if restored else None
-    writer.event("restored", step=step, checkpoint=name, fingerprint=fingerprint)
+def _announce(writer: RunWriter, restored: Restored) -> None:
+    writer.event("restored", step=restored.step, checkpoint=restored.checkpoint, fingerprint=restored.fingerprint)

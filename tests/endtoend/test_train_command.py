@@ -210,6 +210,23 @@ def test_a_resume_refuses_what_would_make_it_another_run(finished: Path, tmp_pat
     assert "--accept-new-corpus" in done.stderr
 
 
+def test_a_resume_with_nothing_left_to_do_says_so_and_touches_nothing(finished: Path) -> None:
+    before = RunDir(finished).manifest.read_bytes()
+    done = core("train", "--resume", finished)
+    assert done.returncode == 2
+    assert "nothing is left to do" in done.stderr
+    assert RunDir(finished).manifest.read_bytes() == before
+
+
+def test_a_checkpoint_says_where_in_the_data_and_under_which_config_it_was_made(finished: Path) -> None:
+    (shown,) = (json.loads(line) for line in core("checkpoints", "show", finished, "latest").stdout.splitlines())
+    manifest = shown["manifest"]
+    assert manifest["data_position"] == {"step": 120, "seed": 0, "batch_size": 4, "context": 32}
+    assert len(manifest["config_digest"]) == 64
+    assert manifest["corpus_digest"] == read_manifest(RunDir(finished)).corpus["digest"]
+    assert manifest["training_s"] > 0
+
+
 def test_a_full_disk_stops_the_run_in_order_and_keeps_what_was_written(tmp_path: Path) -> None:
     def small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (260_000, 260_000))
