@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qig_core.checkpoints.ranking import best, last_good, latest
 from qig_core.geometry.simplex import fisher_rao_distance
 from qig_core.rundir.liveness import ENDED, Liveness, Word
 from qig_core.rundir.schema import Heartbeat, Manifest, MetricSpec, ReferenceLine
 from qig_tui.history import Bools, Floats, History, Series
 from qig_tui.journal import Condition, Journal
 from qig_tui.sources.checkpoints import CheckpointEntry
-from qig_tui.sources.local import Update
+from qig_tui.sources.local import Backfill, Update
 from qig_tui.text import safe, unit_text
 
 PREFERRED = ("phi", "kappa", "loss", "drift_rolling")
@@ -82,7 +83,7 @@ class BasinView:
 
 
 class RunPicture:
-    """One run as far as it has been read. `apply` folds in what a source found; everything else only looks."""
+    """One run as far as it has been read. `apply` and `backfill` fold in what a source found; the rest only looks."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -120,6 +121,12 @@ class RunPicture:
         if update.lag_s is not None:
             self.lag_s = update.lag_s
         self.bytes_per_s, self.waiting_bytes = update.bytes_per_s, update.waiting_bytes
+
+    def backfill(self, found: Backfill) -> None:
+        """Fold in what lies before the part that is shown already."""
+        self.backfilled = found.share
+        if found.older is not None:
+            self.history.prepend(found.older)
 
     @property
     def name(self) -> str:
@@ -241,11 +248,5 @@ class RunPicture:
         manifests = [e.manifest for e in entries.values() if e.manifest is not None]
         if not manifests:
             return {}
-        from qig_core.checkpoints import ranking
-
-        found = {
-            "latest": ranking.latest(manifests),
-            "best": ranking.best(manifests),
-            "last good": ranking.last_good(manifests),
-        }
+        found = {"latest": latest(manifests), "best": best(manifests), "last good": last_good(manifests)}
         return {tag: entries[m.name] for tag, m in found.items() if m is not None and m.name in entries}

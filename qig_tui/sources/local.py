@@ -1,6 +1,6 @@
 """A run directory on this machine's file system: the tail first, the rest behind it, then whatever is appended.
 
-`LocalSource` reads when asked and decides nothing; `follow` is the loop of a worker thread.
+`LocalSource` reads when asked and decides nothing; `read_run` is all that a worker thread does.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from qig_core.errors import RunFormatError
 from qig_core.rundir.host import host_name
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.liveness import BeatWatch, Liveness
+from qig_core.rundir.liveness import BeatWatch, Liveness, Word
 from qig_core.rundir.reader import Tail, read_manifest, tail_start
 from qig_core.rundir.schema import Event, Heartbeat, Manifest, Sample, Scalars, Unreadable
 from qig_tui.history import CAPACITY, History
@@ -50,6 +50,16 @@ class Update:
     """Age of the newest sample as it arrived; only where the run is on this host, whose clock wrote it."""
     head: Sequence[Sample] = field(default_factory=list)
     """The file's first samples, for the reference basin; only in the first look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backfill:
+    """How far the records before the tail have been read."""
+
+    share: float | None
+    """None: as far as they can be. It comes once, also where there was nothing to read."""
+    older: History | None = None
+    """All of them, at the end; None where there are none, or the file was replaced meanwhile."""
 
 
 class LocalSource:
@@ -185,6 +195,24 @@ class LocalSource:
         with self._lock:
             self._samples.close()
             self._events.close()
+
+
+def read_run(
+    run: RunDir, post: Callable[[Update | Backfill], None], stop: threading.Event, *, tail_bytes: int = TAIL_BYTES
+) -> None:
+    """The tail, the rest behind it, then whatever is appended, until `stop` is set."""
+    try:
+        source = LocalSource(run, tail_bytes=tail_bytes)
+    except RunFormatError as error:
+        # It was readable a moment ago: removed, or replaced by something else.
+        post(Update(problem=str(error), liveness=Liveness(Word.SILENT, "cannot be read"), heartbeat=None))
+        return
+    post(source.look())
+    older = None
+    if source.backfill_end:
+        older = source.backfill(lambda share: post(Backfill(share=share)), stop)
+    post(Backfill(share=None, older=older))
+    follow(source, post, stop)
 
 
 def follow(source: LocalSource, post: Callable[[Update], None], stop: threading.Event) -> None:

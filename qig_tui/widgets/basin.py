@@ -38,8 +38,9 @@ class BasinPanel(Vertical):
             yield BasinMovers()
 
     def show(self, basin: BasinView | None) -> None:
-        for lines in self.query(_BasinLines):
-            lines.show(basin)
+        self.query_one(BasinHeading).show(basin)
+        self.query_one(BasinHeat).show(basin)
+        self.query_one(BasinMovers).show(basin)
 
 
 class _BasinLines(Lines):

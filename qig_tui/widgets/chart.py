@@ -16,6 +16,7 @@ from qig_core.rundir.schema import ReferenceLine
 from qig_tui.history import Floats, Ints
 from qig_tui.picture import ChartData
 from qig_tui.text import ABSENT, compact, grouped, number, pad_left, quantity, safe
+from qig_tui.view import View
 from qig_tui.widgets import braille
 from qig_tui.widgets.braille import ABANDONED, LIVE, RAW, Buckets, Canvas, Scale, YRange
 from qig_tui.widgets.lines import Lines, Part
@@ -24,19 +25,6 @@ _GUTTER = 7
 _LOST_BRANCHES = 24
 _TONES = {LIVE: "accent", RAW: "raw", ABANDONED: "faint"}
 _SEVERITIES = {"info": "dim", "warning": "warning", "critical": "critical"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What all charts of a screen share: one axis of steps, one cursor."""
-
-    first: int | None = None
-    """None: from the first step on."""
-    last: int | None = None
-    """None: to the newest, following it."""
-    cursor: int | None = None
-    smoothing: int = 1
-    log: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

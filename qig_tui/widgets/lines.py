@@ -1,5 +1,6 @@
 """A widget made of lines that were computed before they are asked for, and re-sent only where they changed."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -44,9 +45,10 @@ class Lines(Widget):
         self._strips: list[Strip] = []
         self._tones: dict[str, Style] = {}
 
+    # Textual's metaclass is not ABCMeta, so that it is mypy that refuses a subclass without it.
+    @abstractmethod
     def lines(self, width: int, height: int) -> Iterable[Strip]:
         """The content as `height` strips of exactly `width` cells; fewer are filled up."""
-        raise NotImplementedError
 
     def tone(self, name: str) -> Style:
         if name not in self._tones:

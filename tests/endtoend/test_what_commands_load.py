@@ -23,7 +23,9 @@ WITHOUT_TORCH = """
 import sys
 from importlib.machinery import PathFinder
 find = PathFinder.find_spec
-PathFinder.find_spec = classmethod(lambda cls, name, *rest: None if name.split(".")[0] == "torch" else find(name, *rest))
+def but_torch(cls, name, *rest):
+    return None if name.split(".")[0] == "torch" else find(name, *rest)
+PathFinder.find_spec = classmethod(but_torch)
 from qig_core.cli import main
 sys.argv = ["qig-core", *sys.argv[1:]]
 main()
