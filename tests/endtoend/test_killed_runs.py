@@ -20,13 +20,15 @@ CHILD = """
 import os, sys
 from qig_core.rundir.writer import TelemetryCollector
 log = TelemetryCollector.log
+pipe = int(sys.argv[1])
 def telling(self, *args, **kwargs):
     seq = log(self, *args, **kwargs)
-    os.write(int(sys.argv[1]), b"%d\\n" % seq)
+    os.write(pipe, b"%d\\n" % seq)
     return seq
 TelemetryCollector.log = telling
 from qig_core.cli import main
-main(sys.argv[2:])
+sys.argv = ["qig-core", *sys.argv[2:]]
+main()
 """
 
 

@@ -2,11 +2,9 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
-from textual.pilot import Pilot
 
 from qig_core.rundir.atomic import encode_document
 from qig_core.rundir.schema import CheckpointManifest, FileEntry, Manifest, MetricSpec, ReferenceLine
@@ -76,10 +74,12 @@ def add_checkpoint(writer: RunWriter, step: int, *, size: int = 5) -> str:
     return name
 
 
-async def until(pilot: Pilot[object], condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 20.0) -> None:
-    """Wait for a condition, not for a time; the limit only ends a test that has failed."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        await pilot.pause(0.02)
-    await pilot.pause()
+def full_run(root: Path) -> RunWriter:
+    """A condition that is ok, 300 steps, two checkpoints."""
+    writer = open_run(root)
+    for state in ("unarmed", "ok"):
+        set_condition(writer, state)
+    log_steps(writer, 0, 300)
+    add_checkpoint(writer, 100)
+    add_checkpoint(writer, 200)
+    return writer

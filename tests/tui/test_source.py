@@ -1,4 +1,5 @@
 import os
+import shutil
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import Word
 from qig_tui.picture import RunPicture
 from qig_tui.sources.checkpoints import CheckpointShelf
-from qig_tui.sources.local import LocalSource, follow
+from qig_tui.sources.local import Backfill, LocalSource, Update, follow, read_run
 from tests.tui.runs import add_checkpoint, log_steps, open_run
 
 
@@ -119,6 +120,48 @@ def test_checkpoints_are_listed_newest_first_and_only_when_they_change(tmp_path)
         assert shelf.changed() is None
         writer.run.checkpoint_tags(name).write_text('{"tags": ["pinned"]}')
         assert next(e for e in shelf.changed() if e.name == name).tags == ("pinned",)
+
+
+@pytest.mark.parametrize("tail_bytes", [4096, 1 << 20])
+def test_a_reader_posts_the_tail_then_the_rest_then_what_is_appended(tmp_path, tail_bytes):
+    with open_run(tmp_path) as writer:
+        log_steps(writer, 0, 300)
+        stop, found = threading.Event(), []
+        picture = RunPicture(writer.manifest)
+
+        def post(what):
+            found.append(what)
+            if isinstance(what, Backfill):
+                picture.backfill(what)
+                if what.share is None:
+                    log_steps(writer, 300, 310)
+            else:
+                picture.apply(what)
+                if picture.history.step == 309:
+                    stop.set()
+
+        thread = threading.Thread(target=read_run, args=(writer.run, post, stop), kwargs={"tail_bytes": tail_bytes})
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert isinstance(found[0], Update)
+        shares = [what.share for what in found if isinstance(what, Backfill)]
+        assert shares == ([1.0, None] if tail_bytes == 4096 else [None])
+        assert picture.backfilled is None
+        assert picture.history.series("phi").step.tolist() == list(range(310))
+
+
+def test_a_run_that_has_vanished_is_a_problem_and_ends_the_reader(tmp_path):
+    with open_run(tmp_path) as writer:
+        run, manifest = writer.run, writer.manifest
+    shutil.rmtree(run.path)
+    found = []
+    read_run(run, found.append, threading.Event())
+    picture = RunPicture(manifest)
+    for update in found:
+        picture.apply(update)
+    assert "run.json" in picture.problem
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("network", [False, True])
