@@ -229,15 +229,18 @@ def test_a_checkpoint_says_where_in_the_data_and_under_which_config_it_was_made(
 
 def test_a_full_disk_stops_the_run_in_order_and_keeps_what_was_written(tmp_path: Path) -> None:
     def small_files_only() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (260_000, 260_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    done = core(
-        "train", "--preset", "tiny", "--steps", "100000", "--runs", tmp_path, preexec_fn=small_files_only
-    )  # fmt: skip
+    # Small enough that a checkpoint fits where the telemetry does not.
+    config = tmp_path / "small.toml"
+    config.write_text("[kernel]\nwidth = 16\n")
+
+    command = ["train", "--preset", "tiny", "--config", config, "--steps", "100000", "--runs", tmp_path / "runs"]
+    done = core(*command, preexec_fn=small_files_only)
     assert done.returncode == 74, done.stderr
     assert done.stderr.count("cannot write") == 1
     assert "Traceback" not in done.stderr
-    (run,) = list_runs(tmp_path)
+    (run,) = list_runs(tmp_path / "runs")
     steps = [r.step for r in read_all(run.telemetry(), Sample) if isinstance(r, Sample)]
     assert steps == list(range(len(steps)))
     assert len(steps) > 100
