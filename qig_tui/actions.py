@@ -78,7 +78,8 @@ class Asked:
         fresh = [] if ack is None else ack.stages[self._seen :]
         self._seen += len(fresh)
         for stage in fresh:
-            self._add(stage.stage, stage_detail(stage))
+            # Between two looks the trainer's own clock tells how far apart its stages were.
+            self._add(stage.stage, stage_detail(stage), earlier_s=fresh[-1].t - stage.t)
             if stage.stage == "refused":
                 self.refused = safe(stage.detail.get("reason") or "no reason was given", 300)
                 self.ended = True
@@ -100,9 +101,10 @@ class Asked:
         self.ended = True
         return True
 
-    def _add(self, name: str, detail: str) -> None:
+    def _add(self, name: str, detail: str, *, earlier_s: float = 0.0) -> None:
         self._moved = time.monotonic()
-        self.stages.append(StageLine(safe(name, 20), self.elapsed_s, detail))
+        after_s = min(max(self.elapsed_s - earlier_s, self.stages[-1].after_s), self.elapsed_s)
+        self.stages.append(StageLine(safe(name, 20), after_s, detail))
 
     def withdraw(self) -> bool:
         """Take the command back if the trainer has not seen it."""

@@ -49,7 +49,7 @@ def _open_regular(path: Path) -> int:
     return fd
 
 
-def read_document(path: Path, kind: type[D]) -> D:
+def read_document(path: Path, kind: type[D], *, what: str = "") -> D:
     """A JSON document of the run directory.
 
     Raises:
@@ -63,7 +63,7 @@ def read_document(path: Path, kind: type[D]) -> D:
     except OSError as error:
         raise RunFormatError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     except _REFUSALS as error:
-        raise RunFormatError(f"{str(path)!r} is not a readable {kind.__name__}: {error}") from error
+        raise RunFormatError(f"{str(path)!r} is not a readable {what or kind.__name__}: {error}") from error
 
 
 def read_manifest(run: RunDir) -> Manifest:
@@ -76,7 +76,7 @@ def read_manifest(run: RunDir) -> Manifest:
         return _of_known_format(read_document(run.manifest, Manifest), run.manifest)
     except RunFormatError:
         # A newer format may differ in everything else, and then its number is what matters.
-        _of_known_format(read_document(run.manifest, _Formatted), run.manifest)
+        _of_known_format(read_document(run.manifest, _Formatted, what="manifest"), run.manifest)
         raise
 
 

@@ -56,9 +56,8 @@ class RecoverScreen(Dialog[bool]):
 
     def on_mount(self) -> None:
         table = self.query_one(DataTable)
-        for key, label in (("step", "step"), ("when", "written"), ("phi", "Φ"), ("loss", "held-out"),
-                           ("reason", "reason"), ("tags", "tags"), ("status", "status")):  # fmt: skip
-            table.add_column(Text(label), key=key)
+        for label in ("step", "status", "written", "Φ", "held-out", "reason", "tags"):
+            table.add_column(Text(label), key=label)
         tagged = self._picture.tagged
         for entry in self._entries:
             tags = [tag for tag, found in tagged.items() if found.name == entry.name] + list(entry.tags)
@@ -202,11 +201,11 @@ def _row(entry: CheckpointEntry, tags: list[str]) -> list[Text]:
     manifest = entry.manifest
     cells = [
         ABSENT if entry.step is None else grouped(entry.step),
+        f"✖ {safe(entry.problem, 40)}" if entry.problem else _CHECKING,
         ABSENT if manifest is None else clock(manifest.t),
         number(None if manifest is None else manifest.metrics.get("phi")),
         number(None if manifest is None else manifest.metrics.get("loss_heldout")),
         "" if manifest is None else safe(manifest.reason, 12),
         safe(", ".join(tags), 26),
-        f"✖ {safe(entry.problem, 40)}" if entry.problem else _CHECKING,
     ]
-    return [Text(cell, justify="right" if i in (0, 2, 3) else "left") for i, cell in enumerate(cells)]
+    return [Text(cell, justify="right" if i in (0, 3, 4) else "left") for i, cell in enumerate(cells)]

@@ -119,7 +119,7 @@ class RunsScreen(Screen[None]):
 def _cells(row: RunRow, now: float) -> list[str]:
     name = safe(row.name, 28)
     if row.error is not None or row.liveness is None:
-        return [name, f"✖ {safe(row.error, 60)}", *[ABSENT] * (len(_COLUMNS) - 3), safe(row.run.id, 28)]
+        return [name, "✖ UNREADABLE", *[ABSENT] * (len(_COLUMNS) - 3), safe(row.run.id, 28)]
     share = "" if not row.total or row.step is None else percent(min(max(row.step / row.total, 0.0), 1.0))
     return [
         name,
