@@ -106,6 +106,8 @@ class KernelProbe:
             "positions": self._positions.tolist(),
             "num_parts": len(self._config.parts),
             "width": self._config.width,
+            "rank": self._config.width // len(self._config.parts),
+            "partition": "heads",
             "noise": self._noise,
             "pass": "last",
             "mode": "forward",
