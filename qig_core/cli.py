@@ -94,8 +94,8 @@ def train(
         raise UsageError("--preset is for a new run; this one has its recorded configuration")
     _need("torch", "train")
     # Read by torch's OpenMP when it loads. Its threads spin while they wait: with anything else on the processor (the
-    # dashboard, say) two spinning threads on two cores made a step several times slower; asleep they cost a little.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # dashboard, say) two of them on two cores made a step several times slower. They spin a little, and then sleep.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if run_id and not is_run_id(run_id):
         raise UsageError(f"--id {run_id!r}: letters, digits, . _ and - only, at most 100, the first a letter or digit")
     texts = [*(corpus or []), *(more or [])]

@@ -30,7 +30,7 @@ from qig_core.safety.commands import CommandDesk
 from qig_core.safety.emergency import Memory
 from qig_core.safety.ending import Ending, Outcome
 from qig_core.safety.monitor import Judgement, SafetyMonitor
-from qig_core.safety.profile import DEFAULT, Profile, to_dict
+from qig_core.safety.profile import DEFAULT, Profile, load_profile, to_dict
 from qig_core.safety.saves import Save, Saves
 
 
@@ -51,7 +51,7 @@ class IntegratedMonitor:
 
     Args:
         writer: holds the run.
-        profile: which limits are judged; a critical one stops the run.
+        profile: which limits are judged, or its name ("default", "off") or TOML path; a critical one stops the run.
         save: publishes a checkpoint; without it checkpoint commands are refused, and a stop saves nothing.
         log_every: steps between samples. A sample with a transition, a basin, a regime, or a metric that the check
             before did not have, is always recorded.
@@ -65,7 +65,7 @@ class IntegratedMonitor:
         self,
         writer: RunWriter,
         *,
-        profile: Profile = DEFAULT,
+        profile: Profile | str = DEFAULT,
         save: Save | None = None,
         log_every: int = 1,
         checkpoint_every: int = 0,
@@ -77,6 +77,7 @@ class IntegratedMonitor:
         config_digest: str = "",
         corpus_digest: str = "",
     ) -> None:
+        profile = load_profile(profile) if isinstance(profile, str) else profile
         self.writer = writer
         self.safety = SafetyMonitor.from_state(profile, monitor_state or {})
         self.abort = EmergencyAbortHandler(
@@ -126,6 +127,8 @@ class IntegratedMonitor:
         Raises:
             RecordWriteError: the folder cannot be written.
         """
+        if isinstance(profile := settings.get("profile"), str):
+            settings["profile"] = load_profile(profile)  # refused before there is a run
         manifest = Manifest(
             id="",
             name=name,

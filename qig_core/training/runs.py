@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.schema import Manifest, Parent
 from qig_core.rundir.writer import RunWriter
+from qig_core.safety.profile import load_profile
 from qig_core.training.config import TrainConfig, build, merge, resume_config
 from qig_core.training.corpus import Corpus, default_corpus, load_corpus
 from qig_core.training.loop import Restored, Started, Trainer
@@ -74,6 +76,7 @@ def _recorded_paths(manifest: Manifest, named: Sequence[Path]) -> list[Path]:
 
 
 def _make_trainer(config: TrainConfig, corpus: Corpus) -> Trainer:
+    load_profile(config.safety.profile)  # refused before there is a run
     if config.threads:
         torch.set_num_threads(config.threads)
     return Trainer(config, corpus)
@@ -171,6 +174,7 @@ def _newest_verified(writer: RunWriter) -> str:
     """The checkpoint to go on from; each bad one that is set aside on the way is told."""
 
     def tell(bad: Verification, where: Path) -> None:
+        print(f"qig: {bad.name} is {bad.status} and was set aside as {where.name}", file=sys.stderr)
         writer.event("quarantined", severity="warning", name=bad.name, status=bad.status, moved_to=where.name)
 
     return newest_verified(writer.run, on_bad=tell).name
