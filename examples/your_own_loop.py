@@ -1,8 +1,9 @@
-"""A training loop that is not ours, watched in five lines (marked 1 to 5).
+"""A training loop that is not ours, watched in five lines (marked 1 to 5), and brought back in three more.
 
-    python examples/your_own_loop.py [--runs FOLDER] [--steps N]
+    python examples/your_own_loop.py [--runs FOLDER] [--steps N] [--resume RUN]
 
-Then `qig-tui RUN` in another terminal, or `kill -TERM` to see it stop in order.
+Then `qig-tui RUN` in another terminal, or `kill -TERM` to see it stop in order. RUN is an id, `latest`, a name or a
+path, with @STEP for another than the newest checkpoint.
 """
 
 import argparse
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from qig_core.checkpoints.saving import saver
+from qig_core.checkpoints.saving import restorer, saver
+from qig_core.errors import QigError
 from qig_core.safety.integrated import IntegratedMonitor
 
 
@@ -20,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fit a noisy sine by a small network.")
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--resume", metavar="RUN[@STEP|@CHECKPOINT]")
     given = parser.parse_args()
 
     torch.manual_seed(0)
@@ -29,10 +32,20 @@ def main() -> int:
     def state() -> dict[str, Any]:
         return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
+    def load_state(state: dict[str, Any]) -> None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+
     with IntegratedMonitor.open(
-        given.runs, name="a noisy sine", total_steps=given.steps, save=saver(state)
+        given.runs,
+        name="a noisy sine",
+        total_steps=given.steps,
+        checkpoint_every=500,
+        save=saver(state),
+        restore=restorer(load_state),
+        resume=given.resume,
     ) as monitor:  # 1
-        for step in range(given.steps):
+        for step in range(monitor.first_step, given.steps):
             x = torch.rand(64, 1) * 6.0 - 3.0
             loss = nn.functional.mse_loss(model(x), torch.sin(x) + 0.1 * torch.randn(64, 1))
             optimizer.zero_grad()
@@ -46,4 +59,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except QigError as error:  # no such run, one that is locked: a sentence and an exit code, no traceback
+        print(f"your_own_loop: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

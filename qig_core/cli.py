@@ -1,26 +1,22 @@
 """qig-core: parse, build, call. What a command needs is imported when it runs; torch only where something trains."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from qig_core.errors import ExitCode, MissingExtra, QigError, Refused, UsageError
-from qig_core.rundir.layout import RunDir, default_root, list_runs, resolve_run
+from qig_core.rundir.layout import RunDir, default_root, list_runs, resolve_run, split_selector
 from qig_core.rundir.printable import printable
-from qig_core.rundir.values import is_run_id
+from qig_core.rundir.schema import ANSWERED
+from qig_core.terminal import out, print_facts, print_json, print_table, tell
 
 app = typer.Typer(
     name="qig-core",
-    help="Train, watch and keep runs. RUN is an id under --runs, or a path (with a / or a .).",
+    help="Train, watch and keep runs. RUN is an id under --runs, `latest`, a --name, or a path (with a / or a .).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -28,33 +24,47 @@ app = typer.Typer(
 checkpoints_app = typer.Typer(help="Look at and verify the checkpoints of a run.", no_args_is_help=True)
 app.add_typer(checkpoints_app, name="checkpoints")
 
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
-
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of runs.  [default: $QIG_RUNS, else ./runs]")]
-Run = Annotated[str, typer.Argument(help="A run: its id, or its path.", show_default=False)]
+Run = Annotated[str, typer.Argument(help="A run: its id, `latest`, its name, or its path.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
-
-
-def print_json(value: object) -> None:
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
-    sys.stdout.flush()
 
 
 def _run(text: str, runs: Path | None) -> RunDir:
     return resolve_run(text, runs or default_root())
 
 
-def _split_selector(text: str) -> tuple[str, str | None]:
-    """RUN[@STEP|@CHECKPOINT]; an @ inside a folder's name is part of the path."""
-    run, at, selector = text.rpartition("@")
-    return (run, selector) if at and "/" not in selector else (text, None)
+def _version(wanted: bool) -> None:
+    if not wanted:
+        return
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        torch = version("torch")  # what is installed says so; importing it would take seconds
+    except PackageNotFoundError:
+        torch = "is not installed"
+    out.print(f"qig-tui {version('qig-tui')}, python {platform.python_version()}, torch {torch}")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", is_eager=True, callback=_version, help="Show the versions and leave.")
+    ] = False,
+) -> None:
+    """Options of qig-core itself; its help stands above."""
 
 
 @app.command()
 def train(
-    config: Annotated[Path | None, typer.Option(help="A TOML file; `qig-core config` prints every key.")] = None,
-    preset: Annotated[str, typer.Option(help="What --config starts from: default or tiny.")] = "default",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file; `qig-core config` prints every key. It wins over --preset, and --steps over it."
+        ),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="What a new run starts from: default or tiny.")] = "default",
     runs: Runs = None,
     name: Annotated[str, typer.Option(help="A name to show beside the run's id.")] = "",
     run_id: Annotated[str, typer.Option("--id", help="The new run's id.  [default: time and chance]")] = "",
@@ -84,35 +94,36 @@ def train(
     if resume and fork:
         raise UsageError("--resume and --fork exclude each other: the same run, or a new one")
     given = configuration.read_toml(config) if config else {}
+    if won := configuration.overridden(configuration.PRESETS[preset], given):
+        tell(f"qig-core: {str(config)!r} wins over --preset {preset} in {', '.join(won)}")
     if steps is not None:
         given = configuration.merge(given, {"steps": steps})
     origin = resume or fork
     if origin is None:
         given = configuration.merge(configuration.PRESETS[preset], given)
-        configuration.build(given)
     elif preset != "default":
         raise UsageError("--preset is for a new run; this one has its recorded configuration")
-    _need("torch", "train")
-    # Read by torch's OpenMP when it loads. Its threads spin while they wait: with anything else on the processor (the
-    # dashboard, say) two of them on two cores made a step several times slower. They spin a little, and then sleep.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    if run_id and not is_run_id(run_id):
-        raise UsageError(f"--id {run_id!r}: letters, digits, . _ and - only, at most 100, the first a letter or digit")
-    texts = [*(corpus or []), *(more or [])]
-    root = runs or default_root()
-    from qig_core.training import runs as training_runs
-    from qig_core.training.console import drive
+    from qig_core.training import requests
 
+    texts = [*(corpus or []), *(more or [])]
+    place = requests.Place(runs=runs or default_root(), run_id=run_id, name=name)
     if origin is None:
-        started = training_runs.start(given, texts, runs=root, run_id=run_id, name=name)
+        request = requests.new(given, texts, place)
     else:
-        text, selector = _split_selector(origin)
-        run = _run(text, root)
+        text, selector = split_selector(origin)
+        run = _run(text, runs)
         if resume:
-            started = training_runs.resume(run, selector, given, texts, accept_new_corpus=accept_new_corpus)
+            request = requests.resume(run, selector, given, texts, place, new_corpus=accept_new_corpus)
         else:
-            started = training_runs.fork(run, selector, given, texts, runs=root, run_id=run_id, name=name)
-    raise typer.Exit(drive(started))
+            request = requests.fork(run, selector, given, texts, place)
+    _need("torch", "train")
+    from qig_core.training.process import settle
+
+    settle()  # before torch
+    from qig_core.training.console import drive
+    from qig_core.training.runs import begin
+
+    raise typer.Exit(drive(begin(request)))
 
 
 def _need(module: str, extra: str) -> None:
@@ -147,8 +158,7 @@ def show(run: Run, runs: Runs = None, json: Json = False) -> None:
         print_json(summary.to_dict() | {"manifest": summary.manifest, "basin": summary.basin_values()})
         return
     manifest, liveness = summary.manifest, summary.liveness
-    table = Table(show_header=False, box=None, pad_edge=False)
-    rows = {
+    facts = {
         "run": f"{manifest.id}  {manifest.name}",
         "state": f"{liveness.glyph} {liveness.text}" if liveness else "",
         "step": f"{summary.step if summary.step is not None else '–'} / {manifest.total_steps or '–'}",
@@ -161,14 +171,12 @@ def show(run: Run, runs: Runs = None, json: Json = False) -> None:
         "versions": "  ".join(f"{k} {v}" for k, v in manifest.versions.items()),
         "regime": summary.regime or "–",
     }
-    for label, value in rows.items():
-        table.add_row(Text(label, style="dim"), Text(printable(value)))
+    rows = list(facts.items())
     for metric, number in sorted(summary.metrics.items()):
         shown = summary.nonfinite.get(metric, "not measured") if number is None else f"{number:.6g}"
-        table.add_row(Text(printable(metric), style="dim"), Text(printable(shown)))
-    for condition, state in summary.conditions.items():
-        table.add_row(Text("condition", style="dim"), Text(printable(f"{condition}: {state}")))
-    out.print(table)
+        rows.append((metric, shown))
+    rows += [("condition", f"{condition}: {state}") for condition, state in summary.conditions.items()]
+    print_facts(rows)
 
 
 @app.command(name="runs")
@@ -185,25 +193,24 @@ def list_all(runs: Runs = None, json: Json = False) -> None:
             print_json(summary.to_dict())
         return
     if not summaries:
-        err.print(f"no runs under {str(root)!r}; make one with: qig-core train")
+        tell(f"no runs under {str(root)!r}; make one with: qig-core train")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "name", "state", "step", "phi", "kappa", "loss"):
-        table.add_column(column, justify="right" if column in ("step", "phi", "kappa", "loss") else "left")
+    rows = []
     for summary in summaries:
         state = summary.liveness.text if summary.liveness else "UNREADABLE"
         values = [summary.metrics.get(key) for key in ("phi", "kappa", "loss")]
-        cells = [summary.run.id, summary.manifest.name if summary.manifest else "", state]
-        cells += ["–" if summary.step is None else str(summary.step)]
-        cells += ["–" if value is None else f"{value:.3f}" for value in values]
-        table.add_row(*(Text(printable(cell, 40)) for cell in cells))
-    out.print(table)
+        name = printable(summary.manifest.name if summary.manifest else "", 100)
+        figures = [None if value is None else f"{value:.3f}" for value in values]
+        rows.append((summary.run.id, name, state, summary.step, *figures))
+    numbers = ("step", "phi", "kappa", "loss")
+    print_table(("run", "name", "state", *numbers), rows, right=numbers, fold=("name", "state"))
 
 
 @app.command()
 def ctl(
     run: Run,
-    verb: Annotated[str, typer.Argument(help="abort, checkpoint, pause, resume, ...", show_default=False)],
+    verb: Annotated[str, typer.Argument(help=f"{', '.join(ANSWERED)}.", show_default=False)],
+    value: Annotated[int | None, typer.Argument(help="For set_log_every: steps between samples.")] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the end of it.")] = 30.0,
     runs: Runs = None,
     json: Json = False,
@@ -212,7 +219,7 @@ def ctl(
     from qig_core.rundir.mailbox import read_ack, send, withdraw
 
     where = _run(run, runs)
-    command = send(where, verb)
+    command = send(where, verb, args=None if value is None else {"value": value})
     began = time.monotonic()
 
     def tell(stage: str, step: int | None, detail: Mapping[str, Any]) -> None:
@@ -285,33 +292,24 @@ def checkpoints_verify(
         if "result" in report:
             rows = report["result"]
     if not json:
-        _show_checkpoints(rows, json=False)
-    if any(row["status"] != "COMPLETE" for row in rows):
+        _show_checkpoints(rows, json=False, none="no checkpoint to verify")
+    if not rows or any(row["status"] != "COMPLETE" for row in rows):
         raise typer.Exit(ExitCode.FOUND_BAD)
 
 
-def _show_checkpoints(rows: list[dict[str, Any]], json: bool) -> None:
+def _show_checkpoints(rows: list[dict[str, Any]], json: bool, none: str = "no checkpoints") -> None:
     if json:
         for row in rows:
             print_json(row)
         return
     if not rows:
-        err.print("no checkpoints")
+        tell(none)
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("checkpoint", "step", "status", "reason", "tags", "problems"):
-        table.add_column(column, justify="right" if column == "step" else "left", overflow="fold")
-    for row in rows:
-        cells = [
-            row["name"],
-            row["step"],
-            row["status"],
-            row["reason"],
-            " ".join(row["tags"]),
-            "; ".join(row.get("problems", [])),
-        ]
-        table.add_row(*(Text(printable("–" if cell is None else cell)) for cell in cells))
-    out.print(table)
+    facts, lists = ("step", "status", "reason"), ("tags", "problems")
+    cells = [
+        (row["name"], *(row[fact] for fact in facts), " ".join(row["tags"]), "; ".join(row["problems"])) for row in rows
+    ]
+    print_table(("checkpoint", *facts, *lists), cells, right=("step",), fold=lists)
 
 
 @app.command()
@@ -331,7 +329,7 @@ def main() -> None:
     try:
         app(prog_name="qig-core")
     except QigError as error:
-        err.print(printable(f"qig-core: {error}"), soft_wrap=True)
+        tell(f"qig-core: {error}")
         sys.exit(int(error.exit_code))
 
 

@@ -5,11 +5,16 @@ import sys
 import time
 from pathlib import Path
 
+from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.errors import ExitCode
 from qig_core.rundir.layout import RunDir, new_run_id
+from qig_core.rundir.liveness import ENDED
+from qig_core.rundir.summary import Summary, summarise
+from qig_core.terminal import command, resume_command, tell
 
 _LONG = 20_000
 _START_S = 120.0
+_END_S = 10.0
 
 
 def run_demo(root: Path, steps: int) -> int:
@@ -19,7 +24,11 @@ def run_demo(root: Path, steps: int) -> int:
     look = [sys.executable, "-m", "qig_tui.cli", str(run.path)]
     if sys.stdin.isatty() and sys.stdout.isatty():
         code = _start(run, [*train, "--steps", str(_LONG)])
-        return code or subprocess.call([*look, "--owned"])
+        if code:
+            return code
+        code = subprocess.call([*look, "--owned"])
+        tell_what_became(run)
+        return code
     code = subprocess.call([*train, "--steps", str(steps)])
     return code or subprocess.call([*look, "--once"])
 
@@ -41,3 +50,35 @@ def _start(run: RunDir, train: list[str]) -> int:
         time.sleep(0.05)
     log.rename(run.console_log)
     return ExitCode.OK
+
+
+def tell_what_became(run: RunDir) -> None:
+    """After the dashboard was left: where the run is and what can be done with it."""
+    summary = _settled(run)
+    if summary.liveness is None or summary.manifest is None:
+        tell(summary.error or f"the run in {run.path} cannot be read")
+        return
+    if summary.liveness.word not in ENDED:
+        tell(f"the run goes on in the background, in {run.path}")
+        tell(f"  look at it:  {command('qig-tui', run.path)}")
+        tell(f"  stop it:     {command('qig-core', 'ctl', run.path, 'abort')}")
+        return
+    tell(f"the run in {run.path} is {summary.liveness.text}, at step {summary.step or 0}")
+    saved = next((one for one in list_checkpoints(run) if one.status == "COMPLETE"), None)
+    tell(f"  saved:       {f'checkpoint {saved.name}, step {saved.step}' if saved else 'no checkpoint'}")
+    if summary.manifest.exit_code != ExitCode.OK:
+        tell(f"  go on:       {resume_command(run.path, summary.manifest.exit_code)}")
+    tell(f"  look at it:  {command('qig-tui', run.path)}")
+
+
+def _settled(run: RunDir) -> Summary:
+    """The run as it is; one that has stopped, but whose process is not quite at its end, is waited for."""
+    deadline = time.monotonic() + _END_S
+    while True:
+        summary = summarise(run)
+        ended = summary.liveness is None or summary.liveness.word in ENDED
+        kinds = [event.kind for event in summary.last_events]
+        stopping = "emergency" in kinds and "start" not in kinds[kinds.index("emergency") :]
+        if ended or not stopping or time.monotonic() > deadline:
+            return summary
+        time.sleep(0.05)

@@ -90,3 +90,13 @@ class RecordWriteError(QigError, OSError):
     """The operating system refused to store a record; what was written before stays readable."""
 
     exit_code = ExitCode.IO
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What the shell will see of a process that this ends."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    code = getattr(error, "exit_code", 1)
+    return int(code) if isinstance(code, int) else 1

@@ -176,7 +176,10 @@ class Relaunch:
     """How a dead run is brought back, or why it cannot be from here."""
 
     argv: list[str]
+    """Of another program: what was recorded of its command, to read and copy only."""
     refusal: str | None
+    ours: bool = True
+    """Whether the dashboard starts this program at all."""
 
     @property
     def shown(self) -> str:
@@ -189,8 +192,9 @@ def relaunch(run: RunDir, manifest: Manifest, checkpoint: str) -> Relaunch:
     path = os.path.abspath(run.path)
     if manifest.program != PROGRAM:
         recorded = manifest.sessions[-1].argv if manifest.sessions else []
-        return Relaunch(recorded, f"the run was started by {safe(manifest.program or 'another program', 60)!r}; "
-                        "copy the command and start it yourself")  # fmt: skip
+        by_hand = f"Start it again yourself, from the checkpoint {safe(f'{path}@{checkpoint}')}; " \
+                  f"the dashboard starts runs of {PROGRAM} only."  # fmt: skip
+        return Relaunch(recorded, by_hand, ours=False)
     argv = [sys.executable, "-m", "qig_core.cli", "train", "--resume", f"{path}@{checkpoint}"]
     return Relaunch(argv, _obstacle(run, manifest, checkpoint))
 

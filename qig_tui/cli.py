@@ -6,13 +6,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 USAGE = 2
 
 _DESCRIPTION = "Watch a training run, stop it safely, bring it back."
 _EPILOG = """\
-PATH is a run directory, a folder of runs, or the id of a run under $QIG_RUNS (default: $QIG_RUNS, else ./runs).
-exit codes of --once: 0 live, or ended with 0, and no condition critical; 1 anything else; 2 no run there.
+PATH is a run directory or a folder of runs (default: $QIG_RUNS, else ./runs); or, of a run under that default, its id,
+its name if no other has it, or "latest".
+exit codes of --once: 0 the run is well: it works (LIVE, SLOW, BUSY), is PAUSED, or ended with 0; and no condition is
+critical. 1 it is not: HUNG, SILENT, KILLED, ended otherwise, or a condition is critical. 2 there is no such run.
 """
 
 
@@ -23,6 +26,16 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: a start must stay quick."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"qig-tui {version('qig-tui')}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="qig-tui",
@@ -30,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("path", nargs="?", metavar="PATH", help="a run, a folder of runs, or a run's id")
+    made.add_argument("path", nargs="?", metavar="PATH", help="a run, a folder of runs, a run's id or name, or latest")
+    made.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     made.add_argument("--once", action="store_true", help="print a snapshot as text and leave")
     made.add_argument("--json", action="store_true", help="with --once: the snapshot as JSON")
     made.add_argument("--read-only", action="store_true", help="disable every command")
@@ -47,11 +61,9 @@ def find(text: str | None) -> tuple[str, bool]:
     root = os.environ.get("QIG_RUNS") or "runs"
     path = root if text is None else text
     if text is not None and not os.path.exists(text):
-        if os.path.exists(os.path.join(root, text)) and "/" not in text:
-            path = os.path.join(root, text)
-        else:
-            under = "" if "/" in text else f", and there is no run of that id under {root!r}"
-            raise ValueError(f"{text!r} does not exist{under}")
+        path = os.path.join(root, text)
+        if not text or "/" in text or not os.path.exists(path):
+            return _named(text, root), True
     if not os.path.isdir(path):
         if text is None:
             raise ValueError(f"there is no folder of runs at {path!r}; name a run, or set QIG_RUNS")
@@ -68,6 +80,15 @@ def find(text: str | None) -> tuple[str, bool]:
     if not inside:
         raise ValueError(f"{path!r} holds no run: there is no run.json in it or in a folder of it")
     return (inside[0], True) if len(inside) == 1 else (path, False)
+
+
+def _named(text: str, root: str) -> str:
+    """The run under `root` that is meant by what is no path; `ValueError` where none is, or several are."""
+    from pathlib import Path
+
+    from qig_core.rundir.layout import resolve_run
+
+    return str(resolve_run(text, Path(root)).path)
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from copy import copy
 from itertools import chain
 
 import numpy as np
@@ -90,6 +91,10 @@ class Series:
         """The lowest and the highest finite value; thinning keeps both."""
         finite = self.value[np.isfinite(self.value)]
         return (float(finite.min()), float(finite.max())) if len(finite) else None
+
+    def still(self) -> "Series":
+        """As it is now, to look at only. It shares the arrays: what is in use of them is never written again."""
+        return copy(self)
 
     def extend(self, step: Ints, value: Floats, segment: NDArray[np.int32]) -> None:
         need = self._n + len(step)

@@ -61,6 +61,13 @@ class Condition:
         return min(max(left / way, 0.0), 1.0)
 
 
+def _value_of(data: Mapping[str, Any]) -> float | None:
+    """The value, or its kind where it is not finite; early writers of 1.0 put that into value_text."""
+    named = data.get("nonfinite")
+    kind = named.get("value") if isinstance(named, dict) else data.get("value_text")
+    return as_float(data.get("value")) if kind is None else _KINDS.get(str(kind))
+
+
 def condition_of(data: Mapping[str, Any], step: int | None) -> Condition:
     """A condition event's data, whatever a foreign writer put there."""
     comparison = safe(data.get("comparison") or "", 16)
@@ -75,7 +82,7 @@ def condition_of(data: Mapping[str, Any], step: int | None) -> Condition:
         comparison=comparison,
         limit=as_float(data.get("limit")),
         unit=safe(data.get("unit") or "", 16),
-        value=as_float(data.get("value")) if "value_text" not in data else _KINDS.get(str(data["value_text"])),
+        value=_value_of(data),
         since_step=since if isinstance(since, int) else step,
         dwell="" if dwell is None else safe(dwell, 40),
         cause=tuple(safe(c, 60) for c in cause[:8]) if isinstance(cause, list) else (),
@@ -152,15 +159,20 @@ class Journal:
     def count(self, state: str) -> int:
         return sum(c.state == state for c in self.conditions.values())
 
-    def verdict(self) -> str:
-        """The worst state in words with its glyph: ▲ 1 warning."""
+    def verdict(self, *, current: bool) -> str:
+        """The worst state in words with its glyph: ▲ 1 warning.
+
+        Args:
+            current: whether somebody still judges; that nothing was broken is said in the past otherwise.
+        """
         worst = self.worst
         if not self.conditions:
             return "○ no conditions"
         if worst in ("warning", "critical"):
             return f"{GLYPHS[worst]} {self.count(worst)} {worst}"
-        armed = len(self.conditions) - self.count("unarmed")
-        return f"{GLYPHS['ok']} all ok" if armed else f"{GLYPHS['unarmed']} unarmed"
+        if worst == "unarmed":
+            return f"{GLYPHS['unarmed']} unarmed"
+        return f"{GLYPHS['ok']} limits ok" if current else f"{GLYPHS['unarmed']} limits were ok"
 
 
 def _pairs(data: Mapping[str, Any], skip: tuple[str, ...] = ()) -> str:
@@ -186,8 +198,9 @@ def sentence(event: Event) -> str:
             bound = f" ({limit.strip()})" if limit else ""
             return f"{c.id} {c.state}:{what}{bound}{cause}"
         case "checkpoint":
-            reason = data.get("reason")
-            return safe(data.get("name", "?"), 80) + (f" ({safe(reason, 40)})" if reason else "")
+            reason, error = data.get("reason"), data.get("error")
+            what = f"none: {safe(error, 200)}" if error else safe(data.get("name", "?"), 80)
+            return what + (f" ({safe(reason, 40)})" if reason else "")
         case "command":
             reason = data.get("reason")
             what = f"{safe(data.get('verb') or data.get('name') or '?', 40)} {safe(data.get('stage', ''), 20)}"

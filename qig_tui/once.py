@@ -87,7 +87,7 @@ def status_line(picture: RunPicture) -> str:
         parts.append(f"ETA {duration(progress.eta_s)}")
     if picture.history.regime:
         parts.append(safe(picture.history.regime, 40).upper())
-    parts.append(picture.journal.verdict())
+    parts.append(picture.journal.verdict(current=picture.watched))
     return "  ".join(parts)
 
 
@@ -96,7 +96,11 @@ def as_text(picture: RunPicture) -> str:
     history, journal = picture.history, picture.journal
     lines = [status_line(picture), f"run {safe(picture.manifest.id, 100)}"]
     lines += ["", _rule("METRICS"), *_metric_lines(picture)]
-    lines += ["", _rule("SAFETY"), *([_condition_line(row) for row in picture.condition_rows()] or ["no conditions"])]
+    lines += [
+        "",
+        _rule("SAFETY" if picture.watched else "SAFETY, last known"),
+        *([_condition_line(row) for row in picture.condition_rows()] or ["no conditions"]),
+    ]
     basin = picture.basin()
     if basin is not None:
         lines += ["", _rule("BASIN"), _basin_line(basin)]
@@ -117,11 +121,10 @@ def _rule(title: str) -> str:
 
 
 def _metric_lines(picture: RunPicture) -> list[str]:
-    names = picture.history.metrics
-    if not names:
+    if not picture.history.metrics:
         return ["no sample yet"]
     lines = [f"{'':24} {'last':>12} {'min':>12} {'max':>12} {'points':>10}  trend"]
-    for name in picture.chart_metrics(len(names)):
+    for name in picture.chart_metrics():
         series = picture.history.series(name)
         unit = picture.spec(name).unit
         low, high = series.extremes or (None, None)

@@ -1,7 +1,8 @@
 """What the screen shows, as plain data: one run's state and what is read off it. No Textual, no clock, no disk."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from qig_tui.text import safe, unit_text
 
 PREFERRED = ("phi", "kappa", "loss", "drift_rolling")
 """What the run screen draws where the run measures it; any other metric fills the gaps."""
+MOVING = frozenset({Word.LIVE, Word.SLOW, Word.BUSY})
+WATCHED = MOVING | {Word.PAUSED}
+"""The words of a run that is there: what was judged last still holds."""
 _NAMES = {
     "phi": "Φ",
     "kappa": "κ",
@@ -48,6 +52,10 @@ class ChartData:
     references: tuple[ReferenceLine, ...] = ()
     bounds: tuple[float | None, float | None] | None = None
     """The values that are possible."""
+
+    def still(self) -> "ChartData":
+        """As it is now: samples that come later are not in it."""
+        return replace(self, series=self.series.still())
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,8 @@ class RunPicture:
         self.liveness = Liveness(Word.SILENT, "not read yet")
         self.heartbeat: Heartbeat | None = None
         self.checkpoints: list[CheckpointEntry] = []
+        self._listed: list[CheckpointEntry] = []
+        self._found_bad: dict[str, str] = {}
         self.problem: str | None = None
         self.bytes_per_s = 0.0
         self.waiting_bytes = 0
@@ -116,7 +126,8 @@ class RunPicture:
         self.journal.add(update.events)
         self.liveness, self.heartbeat = update.liveness, update.heartbeat
         if update.checkpoints is not None:
-            self.checkpoints = update.checkpoints
+            self._listed = update.checkpoints
+            self.checkpoints = _marked(self._listed, self._found_bad)
         self.problem = update.problem
         if update.lag_s is not None:
             self.lag_s = update.lag_s
@@ -128,6 +139,11 @@ class RunPicture:
         if found.older is not None:
             self.history.prepend(found.older)
 
+    def verified(self, problems: Mapping[str, str]) -> None:
+        """Fold in what a verification said of checkpoints, by name; an empty problem is none."""
+        self._found_bad.update(problems)
+        self.checkpoints = _marked(self._listed, self._found_bad)
+
     @property
     def name(self) -> str:
         return safe(self.manifest.name or self.manifest.id, 60)
@@ -135,6 +151,11 @@ class RunPicture:
     @property
     def ended(self) -> bool:
         return self.liveness.word in ENDED
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody still judges this run: what the limits said last holds now."""
+        return self.liveness.word in WATCHED
 
     def spec(self, metric: str) -> MetricSpec:
         """How a metric is to be shown: as declared later, as the manifest says, or by its bare name."""
@@ -155,16 +176,18 @@ class RunPicture:
     def unit(self, metric: str) -> str:
         return unit_text(self.spec(metric).unit)
 
-    def chart_metrics(self, count: int) -> list[str]:
-        """The metrics to draw, the preferred first, then in the order of the manifest and of their appearance."""
+    def chart_metrics(self, at_least: int = 0) -> list[str]:
+        """Every metric that was measured: the preferred first, then in the order of the manifest and of appearance.
+
+        Where they are fewer than `at_least`, those that were declared only come after them.
+        """
         known = set(self.history.metrics)
         names = [m for m in PREFERRED if m in known]
         for name in [*(s.name for s in self.manifest.metrics), *self.history.metrics]:
             if name not in names and name in known:
                 names.append(name)
-        if len(names) < count:
-            names += [s.name for s in self.manifest.metrics if s.name not in names]
-        return names[:count]
+        declared = [s.name for s in self.manifest.metrics if s.name not in names]
+        return names + declared[: max(at_least - len(names), 0)]
 
     @property
     def progress(self) -> Progress:
@@ -178,7 +201,7 @@ class RunPicture:
         if pace is None and beat is not None and beat.step_ms_p50 is not None:
             pace = beat.step_ms_p50 / 1e3
         eta = None
-        if pace is not None and total is not None and step is not None and not self.ended:
+        if pace is not None and total is not None and step is not None and self.liveness.word in MOVING:
             eta = max(total - step, 0) * pace
         fraction = None if step is None or not total else min(max(step / total, 0.0), 1.0)
         return Progress(step, total, fraction, eta, pace)
@@ -236,9 +259,8 @@ class RunPicture:
         )
 
     def is_well(self) -> bool:
-        """LIVE, or ended with 0, and no condition critical."""
-        word = self.liveness.word
-        fine = word == Word.LIVE or (word == Word.EXITED and self.manifest.exit_code == 0)
+        """Alive, paused included, or ended with 0; and no condition critical."""
+        fine = self.watched or (self.liveness.word == Word.EXITED and self.manifest.exit_code == 0)
         return fine and self.journal.worst != "critical"
 
     @property
@@ -250,3 +272,8 @@ class RunPicture:
             return {}
         found = {"latest": latest(manifests), "best": best(manifests), "last good": last_good(manifests)}
         return {tag: entries[m.name] for tag, m in found.items() if m is not None and m.name in entries}
+
+
+def _marked(entries: Sequence[CheckpointEntry], found_bad: Mapping[str, str]) -> list[CheckpointEntry]:
+    """The entries with what only their digests could tell."""
+    return [replace(e, problem=e.problem or found_bad.get(e.name, "")) for e in entries]

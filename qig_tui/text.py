@@ -11,6 +11,7 @@ from qig_core.rundir.printable import printable
 ABSENT = "–"
 _SPARKS = "▁▂▃▄▅▆▇█"
 _UNITS = {"1/rad": "rad⁻¹", "rad^-1": "rad⁻¹", "percent": "%", "1": "", "score": ""}
+_ROUNDING = 1e-9
 _BYTES = {"bytes", "B", "byte"}
 
 
@@ -39,13 +40,19 @@ def number(value: float | None) -> str:
     return f"{value:.{decimals}f}"
 
 
-def compact(value: float) -> str:
+def compact(value: float, digits: int = 4) -> str:
     """As short as it stays true, for axes and limits: 0.5, 60, 1e9."""
-    text = f"{value:.4g}"
+    text = f"{value:.{digits}g}"
     if "e" in text:
         mantissa, exponent = text.split("e")
         return f"{mantissa}e{int(exponent)}"
     return text
+
+
+def axis_label(value: float, cells: int) -> str:
+    """A value in so many cells, with as many of four digits as there is room for: a cut number would be another one."""
+    found = (compact(value, digits) for digits in (4, 3, 2, 1))
+    return next((text for text in found if len(text) <= cells), "")
 
 
 def signed(value: float, decimals: int = 3) -> str:
@@ -133,7 +140,10 @@ def pad_left(text: str, cells: int) -> str:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """One character a bucket, its mean between the lowest and the highest; a bucket without a finite value is "·"."""
+    """One character a bucket, its mean between the lowest and the highest; a bucket without a finite value is "·".
+
+    Values that differ by rounding alone are a flat line.
+    """
     if not values or width < 1:
         return ""
     count = len(values)
@@ -148,6 +158,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
     low, high = min(finite), max(finite)
     # Halves first: the span of ±1e308 is beyond float64.
     span = high / 2 - low / 2
+    if span <= _ROUNDING * max(abs(low), abs(high)):
+        span = 0.0
     return "".join(
         "·" if m is None else _SPARKS[3 if span == 0 else min(7, int(8 * ((m / 2 - low / 2) / span)))] for m in means
     )

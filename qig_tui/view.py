@@ -30,29 +30,44 @@ class View:
 
     def zoomed(self, factor: float, ends: Ends, *, around: int | None = None) -> "View":
         """`factor` times as many steps; the one that stays where it is: `around`, else the cursor, else the last."""
-        low, high = ends
         first, last = self.shown(ends)
         if around is None:
             around = self.cursor if self.cursor is not None and first <= self.cursor <= last else last
         span = max(round((last - first) * factor), _FEWEST_STEPS)
-        if span >= high - low:
-            return replace(self, first=None, last=None)
         share = (around - first) / max(last - first, 1)
-        start = min(max(round(around - share * span), low), high - span)
-        following = start + span >= high
-        return replace(self, first=start, last=None if following else start + span)
+        return self._placed(round(around - share * span), span, ends)._in_sight(ends)
 
     def moved(self, direction: int, ends: Ends) -> "View":
-        """The cursor a hundredth of the span to the left (-1) or right (1); without one, the span by a quarter."""
+        """The cursor a hundredth of the span to the left (-1) or right (1), and what is shown with it where it would
+        leave; without a cursor, the span by a quarter.
+        """
         low, high = ends
         first, last = self.shown(ends)
         span = last - first
-        if self.cursor is not None:
-            return replace(self, cursor=min(max(self.cursor + direction * max(span // 100, 1), low), high))
-        start = min(max(first + round(direction * _STRIDE * span), low), high - span)
-        following = start + span >= high
-        whole = following and start <= low
-        return replace(self, first=None if whole else start, last=None if following else start + span)
+        if self.cursor is None:
+            return self._placed(first + round(direction * _STRIDE * span), span, ends)
+        cursor = min(max(self.cursor + direction * max(span // 100, 1), low), high)
+        view = replace(self, cursor=cursor)
+        beyond = min(cursor - first, 0) + max(cursor - last, 0)
+        return view._placed(first + beyond, span, ends) if beyond else view
+
+    def pointed(self, step: int, ends: Ends) -> "View":
+        """The cursor at a step, or at the nearest in sight."""
+        return replace(self, cursor=step)._in_sight(ends)
+
+    def _placed(self, start: int, span: int, ends: Ends) -> "View":
+        """`span` steps from `start` on, or from the nearest step that leaves them within the ends."""
+        low, high = ends
+        if span >= high - low:
+            return replace(self, first=None, last=None)
+        start = min(max(start, low), high - span)
+        return replace(self, first=start, last=None if start + span >= high else start + span)
+
+    def _in_sight(self, ends: Ends) -> "View":
+        if self.cursor is None:
+            return self
+        first, last = self.shown(ends)
+        return replace(self, cursor=min(max(self.cursor, first), last))
 
     def smoother(self) -> "View":
         """The next of `SMOOTHINGS`, in a circle."""

@@ -1,18 +1,38 @@
 """From which checkpoint to go on, and its state: the newest that verifies; a bad one is set aside and named."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qig_core.checkpoints.catalog import list_checkpoints
-from qig_core.checkpoints.store import quarantine
+from qig_core.checkpoints.catalog import list_checkpoints, resolve
+from qig_core.checkpoints.store import quarantine, remove_stale_temporaries
 from qig_core.checkpoints.verification import Progress, Verification, verify
-from qig_core.errors import CheckpointError
+from qig_core.errors import CheckpointError, ConfigError, exit_code_of
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.schema import CheckpointManifest
+from qig_core.rundir.lock import refuse_if_locked
+from qig_core.rundir.schema import CheckpointManifest, Manifest
+from qig_core.rundir.writer import RunWriter
 
 OnBad = Callable[[Verification, Path], None]
 """Called with what was found wrong and where the checkpoint now is."""
+LoadState = Callable[[dict[str, Any]], object]
+"""Puts the state of a checkpoint back."""
+Amend = Callable[[Manifest], None]
+"""Changes what a resumed run's manifest says from now on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """Where a session begins; the default is the birth of a run."""
+
+    step: int = 0
+    checkpoint: str | None = None
+    fingerprint: str | None = None
+    monitor_state: Mapping[str, Any] | None = None
+    training_s: float = 0.0
+    """Spent on the steps before, over all sessions."""
 
 
 def newest_verified(run: RunDir, progress: Progress | None = None, on_bad: OnBad | None = None) -> Verification:
@@ -52,3 +72,103 @@ def load(run: RunDir, name: str, progress: Progress | None = None) -> tuple[dict
     from qig_core.checkpoints.pytree import from_files  # imports torch, which verifying must not
 
     return from_files(run.checkpoint(name)), verification.manifest
+
+
+def restore(run: RunDir, name: str, load_state: LoadState) -> Restored:
+    """Put the state of one checkpoint back.
+
+    Raises:
+        CheckpointError: as `load`.
+        ConfigError: `load_state` found that it does not fit.
+    """
+    state, manifest = load(run, name)
+    monitor_state = state.get("monitor")
+    try:
+        load_state(state)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise ConfigError(f"checkpoint {name!r} does not fit what it is loaded into: {error}") from error
+    return Restored(
+        step=manifest.step,
+        checkpoint=name,
+        fingerprint=manifest.fingerprint,
+        monitor_state=monitor_state,
+        training_s=manifest.training_s or 0.0,
+    )
+
+
+def foresee(run: RunDir, selector: str | None, total_steps: int | None = None) -> str | None:
+    """What can be refused by a look, before anything is loaded or touched.
+
+    Returns:
+        The checkpoint that `selector` names; None where the newest that verifies is wanted.
+
+    Raises:
+        CheckpointError: the selector names none.
+        ConfigError: nothing is left to do up to `total_steps`.
+    """
+    if selector is None and not any(found.status == "COMPLETE" for found in list_checkpoints(run)):
+        return None
+    found = resolve(run, selector or "latest")
+    if total_steps is not None and found.step is not None and found.step >= total_steps:
+        raise ConfigError(
+            f"checkpoint {found.name!r} is at step {found.step} and the run's total is {total_steps}: nothing is left "
+            "to do; name a larger total (--steps), or an earlier checkpoint"
+        )
+    return found.name if selector else None
+
+
+def go_on(
+    run: RunDir,
+    selector: str | None,
+    load_state: LoadState,
+    amend: Amend,
+    *,
+    total_steps: int | None = None,
+    or_from_birth: bool = False,
+) -> tuple[RunWriter, Restored]:
+    """Open a run for a new session in its own directory and put the state of one of its checkpoints back.
+
+    The newest that verifies, or the one that `selector` names. Bad ones are set aside and told; the session says from
+    which checkpoint it goes on, and a `restored` event with its step and fingerprint proves it.
+
+    Args:
+        amend: what the manifest is to say from now on.
+        or_from_birth: a run without any checkpoint begins again at step 0, with the state as it is.
+
+    Raises:
+        RunLocked: another process writes it; nothing has been touched.
+        CheckpointError: no checkpoint that can be trusted.
+        ConfigError: nothing is left to do, or the state does not fit.
+    """
+    refuse_if_locked(run.lock)
+    name = foresee(run, selector, total_steps)
+    birth = not list_checkpoints(run)
+    if birth and not or_from_birth:
+        raise CheckpointError(f"there is no checkpoint in {str(run.checkpoints)!r} to go on from")
+    writer = RunWriter.reopen(run)
+    try:
+        remove_stale_temporaries(run, writer.session)
+        restored = Restored() if birth else restore(run, name or _newest(writer), load_state)
+        writer.manifest.sessions[-1].resumed_from = restored.checkpoint
+        amend(writer.manifest)
+        writer.save_manifest()
+        announce(writer, restored)
+    except BaseException as error:
+        writer.close(exit_code_of(error), str(error)[:500])
+        raise
+    return writer, restored
+
+
+def announce(writer: RunWriter, restored: Restored) -> None:
+    """Say in the run from where this session goes on."""
+    writer.event("restored", step=restored.step, checkpoint=restored.checkpoint, fingerprint=restored.fingerprint)
+
+
+def _newest(writer: RunWriter) -> str:
+    """The checkpoint to go on from; each bad one that is set aside on the way is told."""
+
+    def tell(bad: Verification, where: Path) -> None:
+        print(f"qig: {bad.name} is {bad.status} and was set aside as {where.name}", file=sys.stderr)
+        writer.event("quarantined", severity="warning", name=bad.name, status=bad.status, moved_to=where.name)
+
+    return newest_verified(writer.run, on_bad=tell).name

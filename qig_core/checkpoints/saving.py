@@ -1,15 +1,20 @@
-"""The bridge from a loop's state to a published checkpoint: one function to give to the monitor."""
+"""The bridge between a loop's state and its checkpoints: what to give to the monitor, one way and the other."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from qig_core.checkpoints.pytree import to_files
+from qig_core.checkpoints.recovery import Amend, Restored, go_on
+from qig_core.checkpoints.rng import capture_rng, restore_rng
 from qig_core.checkpoints.store import publish
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.schema import CheckpointManifest
+from qig_core.rundir.writer import RunWriter
 
 MONITOR_KEY = "monitor"
 """Where the payload keeps what the safety monitor needs to go on."""
+RNG_KEY = "global_rng"
+"""Where it keeps the global random generators, unless the loop's own state has a key "rng"."""
 
 
 class Request(Protocol):
@@ -29,27 +34,29 @@ class Request(Protocol):
     def facts(self) -> dict[str, Any]: ...
 
 
-def saver(
-    state: Callable[[], Mapping[str, Any]], *, data_position: Callable[[int], Mapping[str, Any]] | None = None
-) -> Callable[[Request], CheckpointManifest]:
-    """A save function for the monitor.
+class Saver:
+    """See `saver`."""
 
-    Args:
-        state: gives the tensors and plain data that a resume needs, as they are when it is called. The key "monitor" is
-            added and must not be there.
-        data_position: of a step, plain data: where in the data a resume goes on.
+    def __init__(
+        self, state: Callable[[], Mapping[str, Any]], data_position: Callable[[int], Mapping[str, Any]] | None
+    ) -> None:
+        self._state = state
+        self._data_position = data_position
+        self._rng = capture_rng()
 
-    Raises:
-        CheckpointError: by the save function, when the disk refuses; no half checkpoint stays.
-    """
+    def step_begins(self) -> None:
+        """Remember the random generators: a checkpoint of this step must not hold what the step drew."""
+        self._rng = capture_rng()
 
-    def save(request: Request) -> CheckpointManifest:
-        tree = dict(state())
+    def __call__(self, request: Request) -> CheckpointManifest:
+        tree = dict(self._state())
         assert MONITOR_KEY not in tree, f"the key {MONITOR_KEY!r} is the monitor's"
         tree[MONITOR_KEY] = dict(request.monitor_state)
+        if "rng" not in tree:
+            tree[RNG_KEY] = self._rng
         facts = request.facts()
-        if data_position is not None:
-            facts["data_position"] = dict(data_position(request.step))
+        if self._data_position is not None:
+            facts["data_position"] = dict(self._data_position(request.step))
         marks = {"emergency": request.reason == "emergency", "nonfinite": bool(facts.get("nonfinite"))}
         return publish(
             request.run,
@@ -61,4 +68,54 @@ def saver(
             **facts,
         )
 
-    return save
+
+def saver(
+    state: Callable[[], Mapping[str, Any]], *, data_position: Callable[[int], Mapping[str, Any]] | None = None
+) -> Saver:
+    """A save function for the monitor.
+
+    A checkpoint of step n is made in the monitor's check, when the step has drawn its random numbers, and a resume
+    does step n again. So the global generators (python, numpy, torch) are saved as they were when the check before
+    returned: what a loop draws between a check and the next step's beginning would be drawn by the resume in another
+    place. A loop that does so, or has generators of its own, saves them in its state under "rng".
+
+    Args:
+        state: gives the tensors and plain data that a resume needs, as they are when it is called. The keys "monitor"
+            and "global_rng" are added and must not be there.
+        data_position: of a step, plain data: where in the data a resume goes on.
+
+    Raises:
+        CheckpointError: by the save function, when the disk refuses; no half checkpoint stays.
+    """
+    return Saver(state, data_position)
+
+
+def restorer(
+    load_state: Callable[[dict[str, Any]], object],
+) -> Callable[[RunDir, str | None, Amend, int | None], tuple[RunWriter, Restored]]:
+    """A restore function for the monitor.
+
+    Args:
+        load_state: given what `saver`'s `state` gave, tensors on the CPU: puts it back. The global random generators
+            are put back after it.
+
+    Raises:
+        RunLocked, CheckpointError, ConfigError: by the restore function, see `recovery.go_on`.
+    """
+
+    def restore(run: RunDir, selector: str | None, amend: Amend, total_steps: int | None) -> tuple[RunWriter, Restored]:
+        return go_on(run, selector, state_loader(load_state), amend, total_steps=total_steps)
+
+    return restore
+
+
+def state_loader(load_state: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], None]:
+    """What puts a whole checkpoint's state back: the loop's part by `load_state`, and the random generators."""
+
+    def load(state: dict[str, Any]) -> None:
+        rng = state.pop(RNG_KEY, None)
+        load_state(state)
+        if rng is not None:
+            restore_rng(rng)
+
+    return load

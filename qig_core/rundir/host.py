@@ -4,9 +4,12 @@ import os
 import pwd
 import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
-from qig_core.rundir.schema import GitRevision
+from qig_core.rundir.redaction import redact_argv
+from qig_core.rundir.schema import GitRevision, SessionRecord
 
 
 def host_name() -> str:
@@ -40,6 +43,21 @@ def process_is(pid: int, ticks: int | None, host: str, boot: str | None) -> bool
     if host != host_name() or boot is None or boot != boot_id() or ticks is None:
         return None
     return start_ticks(pid) == ticks
+
+
+def this_process(session: str, resumed_from: str | None = None) -> SessionRecord:
+    """This process as the writer of a run from now on."""
+    pid = os.getpid()
+    return SessionRecord(
+        id=session,
+        t=time.time(),
+        pid=pid,
+        host=host_name(),
+        boot_id=boot_id(),
+        start_ticks=start_ticks(pid),
+        argv=redact_argv(sys.argv),
+        resumed_from=resumed_from,
+    )
 
 
 def user_name() -> str:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from qig_core.errors import RunNotFound, UsageError
 from qig_core.rundir.values import is_command_id, is_run_id
 
@@ -16,6 +18,9 @@ QUARANTINE_NOTE = "quarantine.json"
 BEING_WRITTEN = ".tmp-"
 QUARANTINED = ".bad-"
 BEING_DELETED = ".del-"
+
+LATEST = "latest"
+"""For RUN: the run whose last session began last."""
 
 _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -28,6 +33,7 @@ class RunDir:
         self.id = self.path.name
         self.manifest = self.path / "run.json"
         self.lock = self.path / "lock"
+        self.reserve = self.path / ".reserve"
         self.events = self.path / "events.jsonl"
         self.heartbeat = self.path / "heartbeat.json"
         self.mailbox = self.path / "mailbox"
@@ -125,28 +131,67 @@ def new_run_id(now: float | None = None) -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + "-" + secrets.token_hex(3)
 
 
-def resolve_run(text: str, root: Path) -> RunDir:
-    """RUN as a command line gives it: with a "/" or "." a path, else an id under `root`.
+def split_selector(text: str) -> tuple[str, str | None]:
+    """RUN[@STEP|@CHECKPOINT] as RUN and the rest; an @ inside a folder's name is part of the path."""
+    run, at, selector = text.rpartition("@")
+    return (run, selector) if at and "/" not in selector else (text, None)
 
-    An id may hold a "." itself: what is no run as a path and could be an id is looked for under `root`.
+
+def resolve_run(text: str, root: Path) -> RunDir:
+    """RUN as a command line gives it: a path (with a "/" or "."), else, under `root`, an id, `latest`, or a name.
+
+    The first that fits counts, in this order; `latest` is the run whose last session began last. A name is what
+    `--name` gave, whole; manifests are read only where it comes to that.
 
     Raises:
         RunNotFound: no run directory there.
+        UsageError: several runs have this name; the message lists their ids.
     """
+    if not text or "\0" in text:
+        raise RunNotFound(f"{text[:100]!r} is neither a path nor a run")
     is_path = "/" in text or "." in text
-    if not text or "\0" in text or not (is_path or is_run_id(text)):
-        raise RunNotFound(f"{text[:100]!r} is neither a path nor a run id")
-    run = RunDir(Path(text).resolve() if is_path else root / text)
-    if not run.exists() and is_path and is_run_id(text):
-        run = RunDir(root / text)
-    if run.exists():
+    if is_path and (run := RunDir(Path(text).resolve())).exists():
         return run
+    if is_run_id(text) and (run := RunDir(root / text)).exists():
+        return run
+    known = [(run, _glance(run)) for run in list_runs(root)]
+    if text == LATEST and known:
+        return max(known, key=lambda one: (one[1].began, one[0].id))[0]
+    named = [run for run, glance in known if glance.name == text]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        ids = ", ".join(run.id for run in named)
+        raise UsageError(f"{len(named)} runs under {str(root)!r} are named {text[:100]!r}; give one by its id: {ids}")
     if is_path:
         what = "is not a run directory (no run.json)" if os.path.isdir(text) else "does not exist"
         raise RunNotFound(f"{text[:300]!r} {what}")
-    known = sorted((r.id for r in list_runs(root)), reverse=True)
-    hint = f"; the newest there is {known[0]!r}" if known else "; there is none"
-    raise RunNotFound(f"no run {text!r} under {str(root)!r}{hint}")
+    hint = f"; the newest there is {known[-1][0].id!r}" if known else "; there is none"
+    raise RunNotFound(f"no run {text[:100]!r} under {str(root)!r}, neither by id nor by name{hint}")
+
+
+class _Began(msgspec.Struct):
+    t: float = 0.0
+
+
+class _Glance(msgspec.Struct):
+    """What of a manifest it takes to find a run."""
+
+    name: str = ""
+    created_t: float = 0.0
+    sessions: list[_Began] = []
+
+    @property
+    def began(self) -> float:
+        return self.sessions[-1].t if self.sessions else self.created_t
+
+
+def _glance(run: RunDir) -> _Glance:
+    try:
+        return msgspec.json.decode(run.manifest.read_bytes(), type=_Glance)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # It cannot be found by what it says; it still can by its id.
+        return _Glance()
 
 
 def list_runs(root: Path) -> Iterator[RunDir]:

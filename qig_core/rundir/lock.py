@@ -41,10 +41,7 @@ class RunLock:
     def __init__(self, path: Path) -> None:
         self._fd = -1
         with _mutex:
-            holder = _holder(path)
-            if holder is not None:
-                who = f"process {holder}" if holder > 0 else "a process on another host or in another container"
-                raise RunLocked(f"{str(path.parent)!r} is being written by {who}; stop that one first")
+            _refuse_if_held(path)
             try:
                 self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,6 +64,23 @@ class RunLock:
                 _held.pop(self._key, None)
                 os.close(self._fd)
                 self._fd = -1
+
+
+def refuse_if_locked(path: Path) -> None:
+    """Ask only: what is known early spares a long way to the same answer.
+
+    Raises:
+        RunLocked: somebody is the writer.
+    """
+    with _mutex:
+        _refuse_if_held(path)
+
+
+def _refuse_if_held(path: Path) -> None:
+    holder = _holder(path)
+    if holder is not None:
+        who = f"process {holder}" if holder > 0 else "a process on another host or in another container"
+        raise RunLocked(f"{str(path.parent)!r} is being written by {who}; stop that one first")
 
 
 def lock_holder(path: Path) -> int | None:

@@ -5,6 +5,7 @@ user, writable by nobody else, small, named by its id, and addressed to this ses
 """
 
 import contextlib
+import difflib
 import os
 import secrets
 import stat
@@ -15,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from qig_core.errors import RecordWriteError, Refused, RunFormatError
+from qig_core.errors import RecordWriteError, Refused, RunFormatError, UsageError
 from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.host import host_name, process_is, user_name
 from qig_core.rundir.layout import RunDir
@@ -208,11 +209,14 @@ def send(run: RunDir, verb: str, *, args: dict[str, Any] | None = None, ttl_s: f
     """Ask the live trainer of a run for something.
 
     Raises:
+        UsageError: no such verb; the message names the nearest.
         Refused: no trainer to ask, or a mailbox that is not safe to use.
         RunFormatError: a manifest that cannot be read.
     """
     if verb not in VERBS:
-        raise Refused(f"unknown verb {verb!r}; known are {', '.join(VERBS)}")
+        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
+        raise UsageError(f"unknown verb {verb[:40]!r}; {hint}")
     manifest = read_manifest(run)
     if manifest.state == "exited":
         raise Refused(f"run {run.id!r} has ended (exit code {manifest.exit_code}); there is no trainer to ask")

@@ -30,6 +30,9 @@ VERBS = (
     "set_log_every",
 )
 
+ANSWERED = ("abort", "checkpoint", "pause", "resume", "set_log_every")
+"""Those that the trainer of this package acts on; it refuses the rest."""
+
 
 class Sample(msgspec.Struct, omit_defaults=True, gc=False):
     """One line of telemetry: what was measured at one step. Holds numbers and text only, so that no cycle can form."""

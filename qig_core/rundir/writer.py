@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import sys
 import threading
 import time
 from collections import deque
@@ -14,23 +13,23 @@ from typing import Any
 
 import msgspec
 
-from qig_core.errors import RecordWriteError, RunNotFound, UsageError
+from qig_core.errors import RecordWriteError, RunNotFound, UsageError, exit_code_of
+from qig_core.rundir import reserve
 from qig_core.rundir.atomic import encode_document, fsync_directory, sweep_temporary, write_document
 from qig_core.rundir.heartbeat import HeartbeatThread
-from qig_core.rundir.host import boot_id, host_name, start_ticks, user_name
+from qig_core.rundir.host import this_process, user_name
 from qig_core.rundir.layout import RunDir, new_run_id
 from qig_core.rundir.lock import RunLock
 from qig_core.rundir.mailbox import Mailbox
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.records import Fsync, RecordFile
-from qig_core.rundir.redaction import redact, redact_argv
+from qig_core.rundir.redaction import redact
 from qig_core.rundir.schema import (
     ConsciousnessTelemetry,
     Event,
     Manifest,
     MetricSpec,
     Sample,
-    SessionRecord,
 )
 from qig_core.rundir.values import encode_basin, is_run_id, name_nonfinite, split_nonfinite
 
@@ -197,20 +196,10 @@ class RunWriter:
         self.telemetry = self.stream(None)
         self.mailbox = Mailbox(run, self.session)
         manifest.state, manifest.exit_code, manifest.ended_t, manifest.reason = "running", None, None, ""
-        manifest.sessions.append(
-            SessionRecord(
-                id=self.session,
-                t=time.time(),
-                pid=pid,
-                host=host_name(),
-                boot_id=boot_id(),
-                start_ticks=start_ticks(pid),
-                argv=redact_argv(sys.argv),
-                resumed_from=resumed_from,
-            )
-        )
+        manifest.sessions.append(this_process(self.session, resumed_from))
         self.heartbeat = HeartbeatThread(run, self.session, each_second=self._each_second)
         self.save_manifest()
+        reserve.keep(run.reserve, reserve.RESERVED_BYTES + run.manifest.stat().st_size)
         self.event("start", pid=pid, resumed_from=resumed_from)
         self.heartbeat.start()
 
@@ -260,6 +249,7 @@ class RunWriter:
     def _holding(
         cls, run: RunDir, manifest: Manifest | None, resumed_from: str | None, fsync: Fsync, buffered: bool
     ) -> "RunWriter":
+        run = RunDir(run.path.absolute())  # whatever the program's working directory becomes
         lock = RunLock(run.lock)
         try:
             # Read only now: before the lock was held, another writer could still have changed it.
@@ -330,6 +320,7 @@ class RunWriter:
         """In the heartbeat thread: hear the mailbox, write what is buffered, force it to the disk now and then."""
         step = self.heartbeat.step
         try:
+            self._look_for_itself()
             for rejected in self.mailbox.poll(step):
                 self.event(
                     "command",
@@ -350,6 +341,16 @@ class RunWriter:
                 self._events.sync()
         except RecordWriteError as error:
             self.write_error = error
+
+    def _look_for_itself(self) -> None:
+        """Records go on into files that were deleted or moved away, without an error."""
+        try:
+            os.stat(self.run.path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            gone = f"the run's directory {str(self.run.path)!r} is gone, deleted or moved"
+            raise RecordWriteError(error.errno, gone) from error
+        except OSError:
+            pass  # a file system that does not answer now
 
     def close(self, exit_code: int = 0, reason: str = "") -> None:
         """Say that this process stops writing, how, and let the lock go. A full disk does not keep the lock.
@@ -376,6 +377,8 @@ class RunWriter:
         self.manifest.state, self.manifest.exit_code = "exited", exit_code
         self.manifest.ended_t, self.manifest.reason = now, reason
         self.manifest.sessions[-1].ended_t, self.manifest.sessions[-1].exit_code = now, exit_code
+        # Only here: nothing else of this process writes any more, so that all of it is there for the manifest.
+        reserve.release(self.run.reserve)
         self.save_manifest()
 
     def __enter__(self) -> "RunWriter":
@@ -387,14 +390,4 @@ class RunWriter:
             return
         # What ended the block is what matters: a disk that is full as well must not take its place.
         with suppress(RecordWriteError):
-            self.close(_exit_code_of(error), f"{type(error).__name__}: {error}"[:500])
-
-
-def _exit_code_of(error: BaseException) -> int:
-    """What the shell will see of a process that this ends."""
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    code = getattr(error, "exit_code", 1)
-    return int(code) if isinstance(code, int) else 1
+            self.close(exit_code_of(error), f"{type(error).__name__}: {error}"[:500])

@@ -97,10 +97,12 @@ class Ending:
     def _tell(self, cause: Cause, code: int, made: CheckpointManifest | None, note: str) -> None:
         name = made.name if made else None
         why = {"note": f"no checkpoint: {note}"} if note else {}
+        # A stop that was asked for and went as asked is no emergency.
+        asked = cause.kind in ("command", "signal") and code == cause.exit_code
         self._writer.event(
             "emergency",
             step=self._outcome.step,
-            severity="critical",
+            severity="critical" if not asked else "info" if made else "warning",
             id=self._abort.id,
             cause=cause.text(),
             checkpoint=name,

@@ -9,7 +9,8 @@
     sys.exit(monitor.exit_code)
 
 `step` counts the optimiser updates that were applied. `check` comes before the update: a checkpoint taken in it holds
-exactly `step` updates, and a resume begins by doing step `step` again.
+exactly `step` updates, and a resume begins by doing step `step` again: with `restore` and `resume` given to `open`, the
+loop goes over `range(monitor.first_step, steps)`.
 """
 
 import importlib.metadata
@@ -21,8 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from qig_core.errors import ExitCode, RecordWriteError
+from qig_core.errors import ExitCode, RecordWriteError, UsageError, exit_code_of
 from qig_core.rundir.host import git_revision
+from qig_core.rundir.layout import resolve_run, split_selector
 from qig_core.rundir.schema import CheckpointManifest, Manifest, MetricSpec
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import DEADLINE_S, AbortState, Cause, EmergencyAbortHandler, SaveSkipped
@@ -31,7 +33,7 @@ from qig_core.safety.emergency import Memory
 from qig_core.safety.ending import Ending, Outcome
 from qig_core.safety.monitor import Judgement, SafetyMonitor
 from qig_core.safety.profile import DEFAULT, Profile, load_profile, to_dict
-from qig_core.safety.saves import Save, Saves
+from qig_core.safety.saves import Restore, Save, Saves
 
 
 def _plain(metrics: Mapping[str, float | None]) -> dict[str, float]:
@@ -58,7 +60,7 @@ class IntegratedMonitor:
         checkpoint_every: steps between interval checkpoints; 0 for none.
         deadline_s: how long a stop may take before the watchdog ends the process with exit code 78.
         signals: whether SIGINT, SIGTERM and SIGHUP ask for a stop.
-        monitor_state, training_s, parent: from the checkpoint that this session goes on from.
+        first_step, monitor_state, training_s, parent: from the checkpoint that this session goes on from.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class IntegratedMonitor:
         checkpoint_every: int = 0,
         deadline_s: float = DEADLINE_S,
         signals: bool = True,
+        first_step: int = 0,
         monitor_state: Mapping[str, Any] | None = None,
         training_s: float = 0.0,
         parent: str | None = None,
@@ -79,6 +82,8 @@ class IntegratedMonitor:
     ) -> None:
         profile = load_profile(profile) if isinstance(profile, str) else profile
         self.writer = writer
+        self.first_step = first_step
+        """Where the loop begins: the updates that its state holds already."""
         self.safety = SafetyMonitor.from_state(profile, monitor_state or {})
         self.abort = EmergencyAbortHandler(
             deadline_s=deadline_s, signals=signals, on_deadline=lambda: self._ending.deadline()
@@ -120,15 +125,43 @@ class IntegratedMonitor:
         config: Mapping[str, Any] | None = None,
         metrics: Sequence[MetricSpec] = (),
         total_steps: int | None = None,
+        restore: Restore | None = None,
+        resume: str | None = None,
         **settings: Any,
     ) -> Self:
-        """Begin a new run under the folder `runs`; `settings` are the constructor's.
+        """Begin a new run under the folder `runs`, or go on with one; `settings` are the constructor's.
+
+        Args:
+            restore: puts the state of a checkpoint back, as `qig_core.checkpoints.saving.restorer` makes one.
+            resume: RUN[@STEP|@CHECKPOINT]: a run's id, `latest`, its name or its path; from its newest checkpoint that
+                verifies where none is named. None: a new run. What is random in the loop is set up before `open`.
 
         Raises:
             RecordWriteError: the folder cannot be written.
+            UsageError: `resume` without `restore`, or no such run.
+            RunLocked, CheckpointError: as `restore` does.
         """
         if isinstance(profile := settings.get("profile"), str):
             settings["profile"] = load_profile(profile)  # refused before there is a run
+        if resume is not None:
+            if restore is None:
+                raise UsageError(f"resume={resume!r} needs restore=restorer(load_state): what puts a state back")
+
+            def amend(manifest: Manifest) -> None:
+                manifest.total_steps = total_steps or manifest.total_steps
+                manifest.config = manifest.config if config is None else dict(config)
+                manifest.metrics = list(metrics) or manifest.metrics
+
+            text, selector = split_selector(resume)
+            writer, restored = restore(resolve_run(text, Path(runs)), selector, amend, total_steps)
+            return cls(
+                writer,
+                first_step=restored.step,
+                monitor_state=restored.monitor_state,
+                training_s=restored.training_s,
+                parent=restored.checkpoint,
+                **settings,
+            )
         manifest = Manifest(
             id="",
             name=name,
@@ -209,6 +242,7 @@ class IntegratedMonitor:
         except RecordWriteError as error:
             self._stop_for_disk(step, error)
             return False
+        self._saves.step_begins()
         return True
 
     def finish(self, step: int) -> CheckpointManifest | None:
@@ -267,6 +301,7 @@ class IntegratedMonitor:
     def __enter__(self) -> Self:
         self.abort.__enter__()
         try:
+            self._saves.step_begins()
             profile = to_dict(self.safety.profile)
             if self.writer.manifest.profile != profile:
                 self.writer.manifest.profile = profile
@@ -292,11 +327,11 @@ class IntegratedMonitor:
     def _fail(self, error: BaseException) -> None:
         """The loop raised: its state may be half updated, so nothing is saved."""
         outcome = self._outcome
+        code = exit_code_of(error)
         if isinstance(error, SystemExit) and not self.abort.asked:
-            outcome.exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            outcome.exit_code = code
             outcome.reason = f"SystemExit: {error.code}" if error.code else ""
             return
-        code = 130 if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", ExitCode.FOUND_BAD))
         cause = self.abort.request(Cause("error", f"{type(error).__name__}: {error}"[:500], code))
         text = "".join(traceback.format_exception(error))
         self._ending.conclude(cause, code, None, "the loop raised between step boundaries", trace=text)

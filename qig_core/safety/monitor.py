@@ -106,11 +106,7 @@ class SafetyMonitor:
             if kept is None or kept["kind"] != type(limit).__struct_config__.tag:
                 continue
             watch.condition.restore(kept)
-            data = dict(kept["verdict"])
-            text = data.pop("value_text", None)
-            if text is not None:
-                data["value"] = float(text)
-            watch.condition.verdict = msgspec.convert(data, Verdict)
+            watch.condition.verdict = Verdict.from_data(kept["verdict"])
             watch.state = watch.condition.verdict.state
             watch.limit, watch.evaluations = kept["told"]
         monitor._sorted = monitor._sort()

@@ -1,13 +1,19 @@
-"""What a save function is asked for, and when. Saving itself is the caller's: nothing here knows a tensor or a file."""
+"""What a save function is asked for, and when; what a restore function gives. Both are the caller's.
 
+Nothing here knows a tensor or a file.
+"""
+
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from qig_core.errors import CheckpointError
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.schema import CheckpointManifest, GitRevision
+from qig_core.rundir.printable import printable
+from qig_core.rundir.schema import CheckpointManifest, GitRevision, Manifest
 from qig_core.rundir.values import encode_basin, split_nonfinite
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import EmergencyAbortHandler, SaveSkipped
@@ -61,7 +67,37 @@ class SaveRequest:
 
 
 Save = Callable[[SaveRequest], CheckpointManifest]
-"""Publishes the caller's state and returns the manifest; whatever it raises means that there is no checkpoint."""
+"""Publishes the caller's state and returns the manifest; whatever it raises means that there is no checkpoint.
+
+One that has a method `step_begins` is told when a step begins (`qig_core.checkpoints.saving.saver` makes such a one).
+"""
+
+
+class Restored(Protocol):
+    """Where a session goes on; `qig_core.checkpoints.recovery.Restored` is one."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def checkpoint(self) -> str | None: ...
+    @property
+    def monitor_state(self) -> Mapping[str, Any] | None: ...
+    @property
+    def training_s(self) -> float: ...
+
+
+Restore = Callable[
+    [RunDir, str | None, Callable[[Manifest], None], int | None],
+    tuple[RunWriter, Restored],
+]
+"""Opens a run for a new session with the state of a checkpoint; `qig_core.checkpoints.saving.restorer` makes one.
+
+Args: the run; STEP or CHECKPOINT, None for the newest that verifies; what changes the manifest; the total of steps.
+"""
+
+
+def _nothing() -> None:
+    pass
 
 
 class Saves:
@@ -82,6 +118,8 @@ class Saves:
     ) -> None:
         self._writer = writer
         self._save = save
+        self.step_begins: Callable[[], None] = getattr(save, "step_begins", _nothing)
+        """To be called when a step begins, before it draws random numbers."""
         self._safety = safety
         self._abort = abort
         self._memory = memory
@@ -145,17 +183,22 @@ class Saves:
     def attempt(self, step: int, reason: str) -> CheckpointManifest | None:
         """Publish and tell; a failure is told as well and kept in `error`, and training can go on.
 
+        The terminal hears of the first of a row of failures, and always of the one at the end.
+
         Raises:
             RecordWriteError: the disk does not take even that.
         """
+        again = self.error is not None and reason != "end"
         self.error = None
         try:
             made = self.publish(step, reason)
         except (Exception, SaveSkipped) as error:
             self.error = error if isinstance(error, Exception) else CheckpointError("interrupted by a second Ctrl-C")
             text = f"{type(error).__name__}: {self.error}"
-            self._writer.event("checkpoint", step=step, severity="critical", name=None, reason=reason, error=text)
             self._writer.event("alert", step=step, severity="critical", text=f"no {reason} checkpoint: {text}")
+            if not again:
+                with suppress(OSError, ValueError):  # a terminal that is gone
+                    print(f"qig: step {step}: no {reason} checkpoint: {printable(text)}", file=sys.stderr)
             return None
         self.tell(made)
         return made

@@ -1,11 +1,11 @@
 """What a condition says, and how long a breach must last before it says so. Pure: no clock, no disk, no writer."""
 
-import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from qig_core.rundir.values import kind_of_nonfinite
+from qig_core.rundir.values import name_nonfinite
 
 State = Literal["unarmed", "ok", "warning", "critical"]
 ALARMS = ("warning", "critical")
@@ -30,13 +30,14 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     """The metrics that raised the alarm, in the order in which they went wrong; empty without one."""
 
     def data(self) -> dict[str, Any]:
-        """The data of a `condition` event: no float that is not finite; its kind then stands in `value_text`."""
-        out = {name: getattr(self, name) for name in self.__struct_fields__}
-        out["cause"] = list(self.cause)
-        if self.value is not None and not math.isfinite(self.value):
-            out["value"] = None
-            out["value_text"] = kind_of_nonfinite(self.value)
-        return out
+        """The data of a `condition` event: a float that is not finite is None, and its kind stands in `nonfinite`."""
+        return name_nonfinite({name: getattr(self, name) for name in self.__struct_fields__})
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> "Verdict":
+        """The inverse of `data`."""
+        kinds = {name: float(kind) for name, kind in data.get("nonfinite", {}).items()}
+        return msgspec.convert({**data, **kinds}, cls)
 
     def text(self) -> str:
         """For people: "divergence: loss 5.13 nat, limit <= 2.5 nat"."""

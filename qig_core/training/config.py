@@ -186,6 +186,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def overridden(base: Mapping[str, Any], over: Mapping[str, Any]) -> list[str]:
+    """The keys of `base`, joined by dots, to which `over` gives another value."""
+    new = flatten(over)
+    return [key for key, value in flatten(base).items() if key in new and new[key] != value]
+
+
 def build(values: Mapping[str, Any]) -> TrainConfig:
     """A checked configuration from nested plain values; what is left out has its default.
 

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qig_core.errors import ExitCode
+from qig_core.terminal import command, err, resume_command, tell
 from qig_core.training.loop import Report, Started, train
-
-_err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def drive(started: Started) -> int:
@@ -16,7 +14,7 @@ def drive(started: Started) -> int:
     run, total = started.writer.run, started.trainer.config.steps
     restored = started.restored
     where = f"from step {restored.step}" + (f" of {restored.checkpoint}" if restored.checkpoint else "")
-    _err.print(f"run {run.id} in {run.path}: {total} steps {where}", soft_wrap=True)
+    tell(f"run {run.id} in {run.path}: {total} steps {where}")
     report, close = _reporter(restored.step, total)
     try:
         monitor = train(started, report)
@@ -24,11 +22,9 @@ def drive(started: Started) -> int:
         close()
     step = started.writer.heartbeat.step
     if monitor.exit_code == ExitCode.OK:
-        _err.print(f"done: {step} steps; see it with: qig-tui {run.path}", soft_wrap=True)
-    else:
-        # What a limit stopped would be stopped again by the state that broke it.
-        where = "@last-good" if monitor.exit_code == ExitCode.LIMIT else ""
-        _err.print(f"go on with: qig-core train --resume {run.path}{where}", soft_wrap=True)
+        tell(f"done: {step} steps; see it with: {command('qig-tui', run.path)}")
+    elif run.exists():
+        tell(f"go on with: {resume_command(run.path, monitor.exit_code)}")
     return int(monitor.exit_code)
 
 
@@ -40,14 +36,21 @@ def _reporter(start: int, total: int) -> tuple[Report, Callable[[], None]]:
         parts = [f"{label} {value:.3f}" for key, label in shown.items() if (value := metrics.get(key)) is not None]
         return "  ".join(parts)
 
-    if not _err.is_terminal:
+    if not err.is_terminal:
         every = max(1, min(100, total // 20))
+        untold: list[tuple[int, Mapping[str, float | None]]] = []
 
         def line(step: int, metrics: Mapping[str, float | None]) -> None:
-            if step % every == 0 or step == total:
-                _err.print(f"step {step}/{total}  {figures(metrics)}", soft_wrap=True)
+            untold[:] = [(step, metrics)]
+            if step % every == 0:
+                tell_last()
 
-        return line, lambda: None
+        def tell_last() -> None:
+            while untold:
+                step, metrics = untold.pop()
+                tell(f"step {step}/{total}  {figures(metrics)}")
+
+        return line, tell_last
 
     bar = Progress(
         TextColumn("step"),
@@ -55,7 +58,7 @@ def _reporter(start: int, total: int) -> tuple[Report, Callable[[], None]]:
         BarColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
-        console=_err,
+        console=err,
         refresh_per_second=4,
     )
     task = bar.add_task("", total=total, completed=start, figures="")

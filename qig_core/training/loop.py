@@ -13,7 +13,7 @@ import psutil
 import torch
 from torch.nn import functional
 
-from qig_core.checkpoints.rng import capture_rng, restore_rng
+from qig_core.checkpoints.recovery import Restored
 from qig_core.checkpoints.saving import saver
 from qig_core.measures.basin import BasinTracker
 from qig_core.measures.regime import RegimeTracker
@@ -25,9 +25,10 @@ from qig_core.training.config import TrainConfig, digest
 from qig_core.training.corpus import Corpus, batch, heldout_batches, probe_batch
 from qig_core.training.kernel import Kernel
 from qig_core.training.measure import KernelProbe, Measurement
+from qig_core.training.shards import ShardedGradients
 
 Report = Callable[[int, Mapping[str, float | None]], None]
-"""Called after each step with the latest value of every metric."""
+"""Called at each step, the last one too, with the latest value of every metric."""
 
 
 class Trainer:
@@ -42,6 +43,7 @@ class Trainer:
             self.kernel.parameters(), lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True
         )
         context, data = config.kernel.context, config.data
+        self.gradients = ShardedGradients(threads=torch.get_num_threads(), rows=data.batch_size, context=context)
         self.probe = KernelProbe(config.kernel, probe_batch(corpus.heldout, context=context), seed=config.seed)
         heldout = heldout_batches(
             corpus.heldout, num_batches=data.heldout_batches, batch_size=data.batch_size, context=context
@@ -68,10 +70,9 @@ class Trainer:
         self.basin = BasinTracker.from_state(state["basin"])
         self.regime = RegimeTracker.from_state(state["regime"])
         self.breakdown = Breakdown.from_state(state["breakdown"])
-        restore_rng(state["rng"])
 
     def begin_step(self) -> None:
-        self._begun = {"rng": capture_rng(), "breakdown": self.breakdown.state()}
+        self._begun = {"breakdown": self.breakdown.state()}
 
     def data_position(self, step: int) -> dict[str, Any]:
         """What `batch` makes the batch of a step from: the position in the data is the step alone."""
@@ -97,9 +98,7 @@ class Trainer:
         rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = next_token_loss(self.kernel, tokens)
-        loss.backward()
+        loss = self.gradients(lambda rows: next_token_loss(self.kernel, rows), self.kernel.parameters(), tokens)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.kernel.parameters(), self.config.optimizer.clip_norm)
         return {
             "loss": loss.item(),
@@ -134,18 +133,6 @@ def next_token_loss(kernel: Kernel, tokens: torch.Tensor) -> torch.Tensor:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Restored:
-    """Where a session begins; the default is the birth of a run."""
-
-    step: int = 0
-    checkpoint: str | None = None
-    fingerprint: str | None = None
-    monitor_state: Mapping[str, Any] | None = None
-    training_s: float = 0.0
-    """Spent on the steps before, over all sessions."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Started:
     """A run that is open for writing, and a trainer that stands before its first step."""
 
@@ -172,11 +159,12 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
         corpus_digest=trainer.corpus.digest,
         training_s=restored.training_s,
         parent=restored.checkpoint,
+        first_step=restored.step,
         monitor_state=restored.monitor_state,
     ) as monitor:
         step_s: float | None = None
         began = time.perf_counter()
-        for step in range(restored.step, config.steps + 1):
+        for step in range(monitor.first_step, config.steps + 1):
             trainer.begin_step()
             last = step == config.steps
             metrics: dict[str, float | None] = {} if last else dict(trainer.forward_backward(step))
@@ -200,15 +188,16 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
                 metrics["breakdown_pct"] = trainer.breakdown.observe(step, metrics)
             basin = None if measured is None or measured.basin is None else measured.basin.astype("<f4").tobytes()
             regime = None if measured is None else trainer.regime.name
-            if not monitor.check(step, metrics, basin=basin, regime=regime):
+            goes_on = monitor.check(step, metrics, basin=basin, regime=regime)
+            if report is not None:
+                report(step, monitor.latest)
+            if not goes_on:
                 break
             if last:
                 monitor.finish(step)
                 break
             updating = time.perf_counter()
             trainer.optimizer.step()
-            if report is not None:
-                report(step + 1, monitor.latest)
             done = time.perf_counter()
             step_s = (computed - began) + (done - updating)
             began = done

@@ -13,7 +13,7 @@ _GLYPHS = {
     "◐": "slow",
     "◑": "busy: evaluates or saves",
     "‖": "paused, or frozen",
-    "○": "silent; a condition not armed yet",
+    "○": "silent; a limit that is not armed, or watched no more",
     "▲": "warning",
     "✖": "critical; hung or killed",
     "■": "exited",
@@ -21,6 +21,9 @@ _GLYPHS = {
 
 
 class HelpScreen(Dialog[None]):
+    # Focusing scrolls: the first keys would be out of sight where the dialog is higher than the screen.
+    AUTO_FOCUS = ""
+
     def __init__(self, bindings: Mapping[str, ActiveBinding]) -> None:
         super().__init__("Keys")
         self._active = bindings
@@ -40,11 +43,13 @@ class HelpScreen(Dialog[None]):
             text.append(f"{pad(' '.join(keys), 12)}", style="bold")
             text.append(f"{pad(description, 14)}")
             text.append(f"{tooltip}\n", style="dim")
-        text.append(f"{pad('wheel click', 12)}", style="bold")
-        text.append(f"{pad('charts', 14)}")
-        text.append("Zoom around the pointer; set the cursor\n\n", style="dim")
+        if any(action.startswith("charts(") for action in rows):
+            text.append(f"{pad('wheel click', 12)}", style="bold")
+            text.append(f"{pad('charts', 14)}")
+            text.append("Zoom around the pointer; set the cursor\n", style="dim")
+        text.append("\n")
         for glyph, meaning in _GLYPHS.items():
             text.append(f"{glyph} ", style="bold")
             text.append(f"{meaning}   ", style="dim")
         self.say(text)
-        self.query_one("#cancel").focus()
+        self.query_one("#cancel").focus(scroll_visible=False)

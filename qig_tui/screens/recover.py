@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Button, DataTable, Static
 
-from qig_core.errors import Refused
+from qig_core.errors import ExitCode, Refused
 from qig_core.rundir.layout import RunDir
 from qig_tui.actions import Relaunch, child, console_tail, relaunch, restored_as, start, verify_argv
 from qig_tui.picture import RunPicture
@@ -20,6 +20,7 @@ from qig_tui.text import ABSENT, clock, duration, grouped, number, pad, safe
 
 _LOOK_S = 0.25
 _CHECKING = "… checking"
+_STATUS_CELLS = len("✖ HASH-MISMATCH")
 Starter = Callable[[RunDir, Relaunch], "subprocess.Popen[bytes]"]
 
 
@@ -40,9 +41,11 @@ class RecoverScreen(Dialog[bool]):
         self._following: CheckpointEntry | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log: list[tuple[str, str, str]] = []
+        self._said: list[str] = []
         self._waited_s = 0.0
         self.status: dict[str, str] = {}
         """Checkpoint name to what the verification said."""
+        self._problems: dict[str, str] = {}
         self.recovered: bool | None = None
 
     def compose_body(self) -> ComposeResult:
@@ -57,11 +60,10 @@ class RecoverScreen(Dialog[bool]):
     def on_mount(self) -> None:
         table = self.query_one(DataTable)
         for label in ("step", "status", "written", "Φ", "held-out", "reason", "tags"):
-            table.add_column(Text(label), key=label)
-        tagged = self._picture.tagged
+            # What does not fit is cut on the right, never the status.
+            table.add_column(Text(label), key=label, width=_STATUS_CELLS if label == "status" else None)
         for entry in self._entries:
-            tags = [tag for tag, found in tagged.items() if found.name == entry.name] + list(entry.tags)
-            table.add_row(*_row(entry, tags), key=entry.name)
+            table.add_row(*_row(entry), self._tags(entry), key=entry.name)
         if self._entries:
             table.focus()
             self._verify()
@@ -74,6 +76,10 @@ class RecoverScreen(Dialog[bool]):
         table = self.query_one(DataTable)
         return self._entries[table.cursor_row] if 0 <= table.cursor_row < len(self._entries) else None
 
+    def _tags(self, entry: CheckpointEntry) -> Text:
+        tagged = [tag for tag, found in self._picture.tagged.items() if found.name == entry.name]
+        return Text(safe(", ".join([*tagged, *entry.tags]), 26))
+
     @work(exclusive=True, group="verify")
     async def _verify(self) -> None:
         note = self.query_one("#verification", Static)
@@ -85,10 +91,14 @@ class RecoverScreen(Dialog[bool]):
                 note.update(Text("verified: sizes, digests, finiteness", style="dim"))
                 for row in found["result"]:
                     self._take_status(row)
+                self._picture.verified({name: "" if s == "COMPLETE" else s for name, s in self.status.items()})
+                for entry in self._entries:
+                    self.query_one(DataTable).update_cell(entry.name, "tags", self._tags(entry))
+                self._prefer_complete()
             elif "error" in found:
                 note.update(Text(f"▲ not verified: {safe(found['error'], 200)}", style="bold"))
                 for entry in self._entries:
-                    self.status.setdefault(entry.name, "unverified")
+                    self._take_status({"name": entry.name, "status": "unverified"})
         self._show()
 
     def _take_status(self, row: object) -> None:
@@ -96,14 +106,19 @@ class RecoverScreen(Dialog[bool]):
             return
         name, status = row["name"], safe(row.get("status", "?"), 24)
         self.status[name] = status
+        problems = row.get("problems")
+        self._problems[name] = safe(problems[0], 200) if isinstance(problems, list) and problems else ""
         table = self.query_one(DataTable)
         if name in table.rows:
-            problems = row.get("problems")
-            first = f" {safe(problems[0], 60)}" if isinstance(problems, list) and problems else ""
-            good = status == "COMPLETE"
-            table.update_cell(
-                name, "status", Text(f"{'✓' if good else '✖'} {status}{first}", style="" if good else "bold")
-            )
+            glyph = {"COMPLETE": "✓", "unverified": "○"}.get(status, "✖")
+            table.update_cell(name, "status", Text(f"{glyph} {status}", style="bold" if glyph == "✖" else ""))
+
+    def _prefer_complete(self) -> None:
+        """From the newest to the newest that is whole, unless somebody went elsewhere meanwhile."""
+        table = self.query_one(DataTable)
+        whole = (row for row, entry in enumerate(self._entries) if self.status.get(entry.name) == "COMPLETE")
+        if table.cursor_row == 0 and (row := next(whole, 0)):
+            table.move_cursor(row=row)
 
     @on(DataTable.RowHighlighted)
     def show_command(self) -> None:
@@ -118,7 +133,14 @@ class RecoverScreen(Dialog[bool]):
         if status is None:
             return "the checkpoint is still being verified"
         if status not in ("COMPLETE", "unverified"):
-            return f"the checkpoint is {status}"
+            problem = self._problems.get(entry.name)
+            return f"the checkpoint is {status}" + (f": {problem}" if problem else "")
+        total = self._picture.manifest.total_steps
+        if plan.ours and total is not None and entry.step is not None and entry.step >= total:
+            return (
+                f"nothing is left to do: the run's total is {grouped(total)} steps; choose an earlier checkpoint, "
+                "or start the command yourself with a larger total: --steps"
+            )
         return plan.refusal
 
     def action_confirm(self) -> None:
@@ -145,12 +167,15 @@ class RecoverScreen(Dialog[bool]):
         self.dismiss(bool(self.recovered))
 
     def _follow(self) -> None:
-        """Success is a new session that beats and says from which checkpoint it goes on."""
+        """Success is a session of the process that was started here, and that it says from which checkpoint it goes on.
+
+        Another dashboard may have started another process at the same time: only one of them gets the run.
+        """
         if self.recovered is not None or self._process is None or self._following is None:
             return
         self._waited_s += _LOOK_S
         beat = self._picture.heartbeat
-        if beat is not None and beat.session not in self._sessions_before:
+        if beat is not None and beat.session not in self._sessions_before and beat.pid == self._process.pid:
             if not any(name == "session" for _, name, _ in self._log):
                 self._log.append(("✓", "session", f"{safe(beat.session, 20)} beats"))
             event = restored_as(list(self._picture.journal.restored), beat.session, self._following.name)
@@ -162,19 +187,27 @@ class RecoverScreen(Dialog[bool]):
                 )
                 self.recovered = True
         if self.recovered is None and (code := self._process.poll()) is not None:
-            self._log.append(("✖", "ended", f"exit code {code}; the last lines of console.log:"))
             self.recovered = False
+            if code == ExitCode.LOCKED:
+                self._log.append(("✖", "ended", "another process took the run first"))
+            else:
+                self._log.append(("✖", "ended", f"exit code {code}; the last lines of console.log:"))
+                self._said = console_tail(self._run)
         self._show()
 
     def _show(self) -> None:
         entry = self.chosen
         confirm = self.query_one("#confirm", Button)
-        confirm.display = self._process is None and entry is not None
+        confirm.display = False
         text = Text()
         if entry is None:
             text.append("This run has no checkpoint to go on from.")
         else:
             plan = relaunch(self._run, self._picture.manifest, entry.name)
+            confirm.display = plan.ours and self._process is None
+            if not plan.ours:
+                text.append("Its command as it was recorded, without the interpreter in front of it", style="dim")
+                text.append(f", in {safe(self._picture.manifest.cwd or '?', 200)}:\n", style="dim")
             text.append("$ ", style="dim")
             text.append(plan.shown or "no command was recorded")
             obstacle = self._obstacle(entry, plan)
@@ -191,21 +224,19 @@ class RecoverScreen(Dialog[bool]):
             text.append(f"\n○ {pad('waiting', 11)} {duration(self._waited_s)}", style="dim")
         if self.recovered is True:
             text.append("\n\nThe run goes on.", style="bold")
-        if self.recovered is False:
-            for line in console_tail(self._run):
-                text.append(f"\n  {line}", style="dim")
+        for line in self._said:
+            text.append(f"\n  {line}", style="dim")
         self.say(text)
 
 
-def _row(entry: CheckpointEntry, tags: list[str]) -> list[Text]:
+def _row(entry: CheckpointEntry) -> list[Text]:
     manifest = entry.manifest
     cells = [
         ABSENT if entry.step is None else grouped(entry.step),
-        f"✖ {safe(entry.problem, 40)}" if entry.problem else _CHECKING,
+        f"✖ {safe(entry.problem.split()[0].rstrip(':'), 40)}" if entry.problem else _CHECKING,
         ABSENT if manifest is None else clock(manifest.t),
         number(None if manifest is None else manifest.metrics.get("phi")),
         number(None if manifest is None else manifest.metrics.get("loss_heldout")),
         "" if manifest is None else safe(manifest.reason, 12),
-        safe(", ".join(tags), 26),
     ]
     return [Text(cell, justify="right" if i in (0, 3, 4) else "left") for i, cell in enumerate(cells)]

@@ -14,7 +14,7 @@ from textual.worker import get_current_worker
 
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_manifest
-from qig_tui.picture import RunPicture
+from qig_tui.picture import BasinView, RunPicture
 from qig_tui.screens.commands import RunCommands
 from qig_tui.sources.local import TAIL_BYTES, Backfill, Update, read_run
 from qig_tui.widgets.basin import BasinPanel
@@ -29,8 +29,8 @@ from qig_tui.widgets.status import StatusLine
 FRAME_S = 0.2
 """At most five pictures a second: nobody reads faster, and a terminal is not flooded."""
 _NUMBERS_S = 0.9
-_KEYS = (("space", "freeze"), ("?", "help"), ("b", "basin"), ("s", "smooth"), ("l", "log"), ("q", "quit"))
-"""What the last line offers beside the commands, the most needed first."""
+_OFFERED = ("space", "question_mark", "m", "b", "s", "l", "q")
+"""The keys that the last line offers beside the commands, the most needed first."""
 
 
 class RunScreen(Screen[None]):
@@ -75,6 +75,8 @@ class RunScreen(Screen[None]):
         self._drawn_t = 0.0
         self._numbers_t = 0.0
         self._verdict = ""
+        self._keys: list[tuple[str, str]] = []
+        self._basin: BasinView | None = None
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
@@ -109,6 +111,9 @@ class RunScreen(Screen[None]):
 
     def _take(self, found: Update | Backfill) -> None:
         """Fold in what was read, and draw it at the pace of the frames."""
+        if not self.display:
+            # Closing: some of the widgets are gone already.
+            return
         if isinstance(found, Backfill):
             self.picture.backfill(found)
             if found.share is None:
@@ -121,14 +126,15 @@ class RunScreen(Screen[None]):
         self._stale = self._stale or bool(found.samples) or found.restarted or not self.is_drawn
         wait = self._drawn_t + self._frame_s - time.monotonic()
         if wait <= 0 or not self.is_drawn:
-            self.draw(charts=self._stale)
+            self.draw(charts=self._stale and not self.frozen)
         elif not self._drawing_soon:
             self._drawing_soon = True
             self.set_timer(wait, self._draw_late)
 
     def _draw_late(self) -> None:
         self._drawing_soon = False
-        self.draw(charts=self._stale)
+        if self.display:
+            self.draw(charts=self._stale and not self.frozen)
 
     def draw_all(self) -> None:
         """Draw whatever its pace."""
@@ -136,32 +142,40 @@ class RunScreen(Screen[None]):
         self.draw()
 
     def draw(self, *, charts: bool = True) -> None:
-        """Show the picture as it is now; frozen, only whether the run is well and what is being read."""
+        """Show the picture as it is now; frozen, only whether the run is well, what is being read, and still charts."""
         picture = self.picture
         now = self._drawn_t = time.monotonic()
         slow = now - self._numbers_t >= _NUMBERS_S
         if slow:
             self._numbers_t = now
-        verdict = picture.journal.verdict()
+        verdict = picture.journal.verdict(current=picture.watched)
+        keys = self._offered()
         self.query_one(StatusLine).show(picture, frozen=self.frozen)
-        if slow:
-            self.query_one(HonestyFooter).show(picture, [*self._commands.keys, *_KEYS])
+        if slow or keys != self._keys:
+            self._keys = keys
+            self.query_one(HonestyFooter).show(picture, keys)
+        if charts:
+            self._stale = self.frozen
+            self.query_one(ChartDeck).draw()
         if self.frozen:
             return
-        if charts:
-            self._stale = False
-            self.query_one(ChartDeck).draw()
         if slow or verdict != self._verdict:
             # Numbers that all move a little are read once a second at most; a change of state is shown at once.
             self._verdict = verdict
-            self.query_one(SafetyPanel).show(picture.condition_rows())
+            self.query_one(SafetyPanel).show(picture.condition_rows(), current=picture.watched)
         if slow:
-            basin = picture.basin()
-            self.query_one(BasinPanel).show(basin)
+            self._basin = picture.basin()
+            self.query_one(BasinPanel).show(self._basin)
             if self.has_class("-table"):
-                self.query_one(BasinTable).show(basin)
+                self.query_one(BasinTable).show(self._basin)
         self.query_one(EventList).show(picture.journal.events)
         self.query_one(CheckpointStrip).show(picture.checkpoints, picture.tagged)
+
+    def _offered(self) -> list[tuple[str, str]]:
+        """The keys of the last line: those that ask something of the run now, and some of those that show it."""
+        known = self.active_bindings
+        bindings = [known[key].binding for key in _OFFERED if key in known]
+        return [*self._commands.keys, *((self.app.get_key_display(b), b.description) for b in bindings)]
 
     def on_resize(self) -> None:
         # A chart that a smaller size had hidden has drawn nothing since.
@@ -173,13 +187,14 @@ class RunScreen(Screen[None]):
 
     def action_freeze(self) -> None:
         self.frozen = not self.frozen
+        self.query_one(ChartDeck).freeze(self.frozen)
         self.draw_all()
 
     def action_toggle_table(self) -> None:
         self.toggle_class("-table")
         table = self.query_one(BasinTable)
         if self.has_class("-table"):
-            table.show(self.picture.basin())
+            table.show(self._basin)
             table.focus()
         else:
             self.set_focus(None)

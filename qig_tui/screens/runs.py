@@ -15,6 +15,7 @@ from textual.widgets import DataTable, Static
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_tui.journal import GLYPHS
+from qig_tui.picture import WATCHED
 from qig_tui.sources.runs import RunRow, RunShelf
 from qig_tui.text import ABSENT, age, grouped, number, percent, safe
 
@@ -35,13 +36,18 @@ _COLUMNS = (
 _RIGHT = {"step", "share", "phi", "kappa", "loss", "drift"}
 
 
+class RunsTable(DataTable[Text]):
+    """The table's own key opens; it has to say so for the help to list it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_cursor", "open", tooltip="Open the run under the cursor"),
+    ]
+
+
 class RunsScreen(Screen[None]):
     """The newest first; enter opens one, escape comes back."""
 
     CSS_PATH = "runs.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "open", tooltip="Open the run under the cursor"),
-    ]
 
     def __init__(self, root: Path, *, read_only: bool = False, frame_s: float | None = None) -> None:
         super().__init__()
@@ -55,11 +61,11 @@ class RunsScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Static(Text(f"runs in {safe(self._root, 120)}"), id="runs-title")
-        yield DataTable[Text](id="runs", cursor_type="row")
+        yield RunsTable(id="runs", cursor_type="row")
         yield Static(Text("enter open   t theme   ? help   q quit"), id="runs-keys")
 
     def on_mount(self) -> None:
-        table = self.query_one(DataTable)
+        table = self.query_one(RunsTable)
         for key, label in _COLUMNS:
             table.add_column(Text(label, justify="right" if key in _RIGHT else "left"), key=key)
         table.focus()
@@ -79,7 +85,7 @@ class RunsScreen(Screen[None]):
 
     def _show(self, rows: list[RunRow]) -> None:
         """New runs below the ones that are there: the cursor keeps its row."""
-        table = self.query_one(DataTable)
+        table = self.query_one(RunsTable)
         now = time.time()
         found = {row.run.id: row for row in rows}
         for gone in self._rows.keys() - found.keys():
@@ -121,13 +127,14 @@ def _cells(row: RunRow, now: float) -> list[str]:
     if row.error is not None or row.liveness is None:
         return [name, "✖ UNREADABLE", *[ABSENT] * (len(_COLUMNS) - 3), safe(row.run.id, 28)]
     share = "" if not row.total or row.step is None else percent(min(max(row.step / row.total, 0.0), 1.0))
+    unwatched = row.liveness.word not in WATCHED
     return [
         name,
         f"{row.liveness.glyph} {safe(row.liveness.text, 30)}",
         ABSENT if row.step is None else grouped(row.step),
         share,
         *[number(row.metrics.get(m)) for m in ("phi", "kappa", "loss", "drift_rolling")],
-        f"{GLYPHS[row.worst]} {row.worst}",
+        f"{GLYPHS['unarmed']} was ok" if unwatched and row.worst == "ok" else f"{GLYPHS[row.worst]} {row.worst}",
         ABSENT if row.t is None else age(row.t, now),
         safe(row.run.id, 28),
     ]

@@ -92,7 +92,7 @@ class BasinHeat(_BasinLines):
             return
         top = float(basin.values.max()) or 1.0
         shares = [float(v) / top for v in basin.values]
-        if height < _SIDE or len(shares) != _SIDE * _SIDE:
+        if height < _SIDE or width < _SIDE or len(shares) != _SIDE * _SIDE:
             for start in range(0, len(shares), width):
                 yield self._row(shares[start : start + width], 0.0, 1, 1)
             return
@@ -100,7 +100,7 @@ class BasinHeat(_BasinLines):
         for row in range(_SIDE * high):
             cells = shares[row // high * _SIDE : (row // high + 1) * _SIDE]
             # A cell of two rows fills from its lower one.
-            yield self._row(cells, 0.0 if row % high == high - 1 else 0.5, high, 2 + high)
+            yield self._row(cells, 0.0 if row % high == high - 1 else 0.5, high, min(2 + high, width // _SIDE))
 
     def _row(self, shares: list[float], floor: float, high: int, wide: int) -> Strip:
         segments: list[Segment] = []

@@ -143,7 +143,7 @@ def held(previous: YRange | None, wanted: YRange, low: float, high: float) -> YR
 
 
 def ticks(y: YRange, rows: int) -> list[tuple[int, float]]:
-    """Row (0 at the top) and value of a few rounded marks, at least three rows apart."""
+    """Row (0 at the top) and value of a few rounded marks, at least three rows apart; the ends where few fit."""
     if rows < 2:
         return []
     if y.log:
@@ -158,6 +158,8 @@ def ticks(y: YRange, rows: int) -> list[tuple[int, float]]:
             step = nice_step(span, max(1, (rows - 1) // 3))
             start = math.ceil(y.low / step - 1e-9)
             values = [k * step for k in range(start, start + 40) if k * step <= y.high + 1e-9 * span]
+    if len(values) < 3:
+        values = [y.low, y.high]
     shares = y.to_share(np.array(values, dtype=np.float64))
     return [(row_of(float(s), rows), v) for s, v in zip(shares, values, strict=True)]
 

@@ -15,13 +15,15 @@ from textual.strip import Strip
 from qig_core.rundir.schema import ReferenceLine
 from qig_tui.history import Floats, Ints
 from qig_tui.picture import ChartData
-from qig_tui.text import ABSENT, compact, grouped, number, pad_left, quantity, safe
+from qig_tui.text import ABSENT, axis_label, grouped, number, pad_left, quantity, safe
 from qig_tui.view import View
 from qig_tui.widgets import braille
 from qig_tui.widgets.braille import ABANDONED, LIVE, RAW, Buckets, Canvas, Scale, YRange
 from qig_tui.widgets.lines import Lines, Part
 
 _GUTTER = 7
+_LABELLED = 20
+"""Cells that a chart must be wide for the labels of its values to be worth theirs."""
 _LOST_BRANCHES = 24
 _TONES = {LIVE: "accent", RAW: "raw", ABANDONED: "faint"}
 _SEVERITIES = {"info": "dim", "warning": "warning", "critical": "critical"}
@@ -98,7 +100,7 @@ class LineChart(Lines):
         data = self._data
         if data is None:
             return [self.heading(width, [("dim", ABSENT)])]
-        gutter = _GUTTER if width >= 30 else 0
+        gutter = _gutter(width)
         columns = max(width - gutter, 1)
         axis = self._axis and height >= 6
         rows = height - 1 - axis
@@ -219,7 +221,9 @@ class LineChart(Lines):
         for (row, column), character in canvas.marks.items():
             cells[row][column] = character
             tones[row][column] = "critical"
-        labels = {row: pad_left(compact(v), gutter - 1) + " " for row, v in braille.ticks(y, rows)} if gutter else {}
+        labels = {}
+        if gutter:
+            labels = {row: pad_left(axis_label(v, gutter - 1), gutter - 1) + " " for row, v in braille.ticks(y, rows)}
         return [
             Strip(
                 [
@@ -319,8 +323,7 @@ class LineChart(Lines):
     def _step_at(self, x: int) -> int | None:
         if self._scale is None:
             return None
-        gutter = _GUTTER if self.size.width >= 30 else 0
-        return self._scale.step_at(max(2 * (x - gutter), 0))
+        return self._scale.step_at(max(2 * (x - _gutter(self.size.width)), 0))
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         self._zoom(event, 0.8)
@@ -338,6 +341,11 @@ class LineChart(Lines):
         step = self._step_at(event.x)
         if step is not None:
             self.post_message(self.Pointed(step))
+
+
+def _gutter(width: int) -> int:
+    """Cells on the left for the labels of the values."""
+    return _GUTTER if width >= _LABELLED else 0
 
 
 def trend(value: Floats) -> str:

@@ -9,7 +9,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.reactive import var
 
-from qig_tui.picture import RunPicture
+from qig_tui.picture import ChartData, RunPicture
 from qig_tui.view import Ends, View
 from qig_tui.widgets.chart import LineChart
 
@@ -27,6 +27,8 @@ class ChartDeck(Vertical):
         Binding("left", "pan(-1)", "earlier", tooltip="Earlier steps; moves the cursor where there is one"),
         Binding("right", "pan(1)", "later", tooltip="Later steps; moves the cursor where there is one"),
         Binding("0,home", "whole", "whole run", tooltip="All steps, following the newest; no cursor"),
+        Binding("m", "turn(1)", "metrics", tooltip="The next metrics in the small charts"),
+        Binding("M", "turn(-1)", "metrics back", tooltip="The metrics before them"),
         Binding("x", "cursor", "cursor", tooltip="Read every chart at one step; again to put it away"),
     )
     """For the screen to bind and to hand back: a widget's own BINDINGS work only while the focus is within it."""
@@ -37,10 +39,14 @@ class ChartDeck(Vertical):
     ChartDeck .mini:last-child { margin-right: 0; }
     """
     view = var(View(), init=False)
+    page = var(0, init=False)
+    """Which of the metrics below the large chart; where there is none below, which metric."""
 
     def __init__(self, picture: RunPicture, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._picture = picture
+        self._still: dict[str, ChartData] | None = None
+        """What there was to draw at the moment of freezing."""
 
     def compose(self) -> ComposeResult:
         yield LineChart(id="main")
@@ -50,19 +56,38 @@ class ChartDeck(Vertical):
 
     def draw(self) -> None:
         """Draw the picture as it is now; a chart that the size hides is left alone."""
-        for chart, metric in zip(self.query(LineChart), self._metrics(), strict=False):
+        for chart, data in zip(self.query(LineChart), self._shown(), strict=False):
             if chart.region:
-                chart.show(self._picture.chart(metric), self.view)
+                chart.show(data, self.view)
+
+    def freeze(self, frozen: bool) -> None:
+        """Have only what there is now to draw from now on, or whatever comes."""
+        names = self._picture.chart_metrics(1 + _MINIS)
+        self._still = {name: self._picture.chart(name).still() for name in names} if frozen else None
 
     def watch_view(self) -> None:
         self.draw()
 
-    def _metrics(self) -> list[str]:
-        return self._picture.chart_metrics(1 + _MINIS)
+    def watch_page(self) -> None:
+        self.draw()
+
+    def _pages(self) -> list[list[str]]:
+        """The metrics of the charts, page by page; the last page is a whole one too."""
+        names = self._picture.chart_metrics(1 + _MINIS) if self._still is None else list(self._still)
+        if not self.query_one("#minis").display:
+            return [[name] for name in names]
+        last = max(len(names) - _MINIS, 1)
+        return [[*names[:1], *names[at : at + _MINIS]] for at in [*range(1, last, _MINIS), last]]
+
+    def _shown(self) -> list[ChartData]:
+        """What the charts in sight draw."""
+        pages = self._pages()
+        names = pages[min(self.page, len(pages) - 1)] if pages else []
+        return [self._picture.chart(name) if self._still is None else self._still[name] for name in names]
 
     def _ends(self) -> Ends:
         """First and last step that were read."""
-        steps = [s.step for s in map(self._picture.history.series, self._metrics()) if len(s)]
+        steps = [data.series.step for data in self._shown() if len(data.series)]
         if not steps:
             return 0, 1
         return min(int(s.min()) for s in steps), max(int(s.max()) for s in steps)
@@ -75,7 +100,10 @@ class ChartDeck(Vertical):
     @on(LineChart.Pointed)
     def point_at(self, event: LineChart.Pointed) -> None:
         event.stop()
-        self.view = replace(self.view, cursor=event.step)
+        self.view = self.view.pointed(event.step, self._ends())
+
+    def action_turn(self, direction: int) -> None:
+        self.page = (self.page + direction) % max(len(self._pages()), 1)
 
     def action_zoom(self, factor: float) -> None:
         self.view = self.view.zoomed(factor, self._ends())

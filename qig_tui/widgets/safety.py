@@ -27,12 +27,13 @@ class SafetyPanel(Lines):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rows: list[ConditionRow] = []
+        self._current = True
 
-    def show(self, rows: list[ConditionRow]) -> None:
+    def show(self, rows: list[ConditionRow], *, current: bool) -> None:
         if len(rows) != len(self._rows):
             # As high as it needs; the arrangement says how high it may be.
             self.styles.height = max(len(rows), 1) + 2
-        self._rows = rows
+        self._rows, self._current = rows, current
         self.redraw()
 
     def lines(self, width: int, height: int) -> Iterable[Strip]:
@@ -42,7 +43,7 @@ class SafetyPanel(Lines):
         summary: list[Part] = []
         for state, count in counts:
             summary += [("dim", "  " if summary else ""), (_TONES[state], f"{count} {state}")]
-        yield self.heading(width, [("strong", "SAFETY")], summary)
+        yield self.heading(width, [("strong", "SAFETY"), ("dim", "" if self._current else " last known")], summary)
         if not rows:
             yield self.strip(("dim", "no conditions are watched"))
             return

@@ -1,6 +1,6 @@
 """One line that says whether the run is well."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 from textual.strip import Strip
@@ -11,6 +11,7 @@ from qig_tui.text import clip, duration, grouped, percent, safe, thin_bar
 from qig_tui.widgets.lines import Lines, Part
 
 _BAR = 20
+_STEP = 3
 _WORD_TONES = {
     Word.LIVE: "ok",
     Word.SLOW: "warning",
@@ -50,14 +51,11 @@ class StatusLine(Lines):
         if picture is None:
             return []
         groups = _groups(picture, frozen=self._frozen, detailed=width >= 72)
-        # By falling importance; what does not fit is left out, the order on the line stays.
-        kept: set[int] = set()
-        room = width - 2
-        for index, (_, parts) in sorted(enumerate(groups), key=lambda entry: entry[1][0]):
-            need = sum(cell_len(text) for _, text in parts) + (3 if kept else 0)
-            if need <= room:
-                kept.add(index)
-                room -= need
+        kept, room = _fitting(groups, width - 2)
+        if not any(groups[index][0] == _STEP for index in kept):
+            # Where the run stands says more than how its word came about.
+            groups = _groups(picture, frozen=self._frozen, detailed=False)
+            kept, room = _fitting(groups, width - 2)
         if not kept:
             return [self.strip(*[(tone, clip(text, width)) for tone, text in groups[1][1][:1]], width=width)]
         shown = [parts for index, (_, parts) in enumerate(groups) if index in kept]
@@ -69,6 +67,17 @@ class StatusLine(Lines):
                 line.append(("faint", " " + ("─" * max(room, 0) if last else "") + "─ "))
             line += parts
         return [self.strip(*line, width=width)]
+
+
+def _fitting(groups: Sequence[tuple[int, list[Part]]], room: int) -> tuple[set[int], int]:
+    """By falling importance what fits, and the cells that are left; the order on the line stays."""
+    kept: set[int] = set()
+    for index, (_, parts) in sorted(enumerate(groups), key=lambda entry: entry[1][0]):
+        need = sum(cell_len(text) for _, text in parts) + (3 if kept else 0)
+        if need <= room:
+            kept.add(index)
+            room -= need
+    return kept, room
 
 
 def _groups(picture: RunPicture, *, frozen: bool, detailed: bool) -> list[tuple[int, list[Part]]]:
@@ -87,7 +96,7 @@ def _groups(picture: RunPicture, *, frozen: bool, detailed: bool) -> list[tuple[
     ]
     if progress.step is not None:
         total = "" if progress.total is None else f" / {grouped(progress.total)}"
-        groups.append((3, [("dim", "step "), ("text", grouped(progress.step)), ("dim", total)]))
+        groups.append((_STEP, [("dim", "step "), ("text", grouped(progress.step)), ("dim", total)]))
     if progress.fraction is not None:
         filled, rest = thin_bar(progress.fraction, _BAR)
         groups.append((7, [("accent", filled), ("faint", rest)]))
@@ -98,5 +107,7 @@ def _groups(picture: RunPicture, *, frozen: bool, detailed: bool) -> list[tuple[
         groups.append((8, [("text", safe(picture.history.regime, 24).upper())]))
     if frozen:
         groups.append((1, [("cursor", "‖ FROZEN")]))
-    groups.append((1, [(_STATE_TONES[picture.journal.worst], picture.journal.verdict())]))
+    worst = picture.journal.worst
+    tone = "dim" if worst == "ok" and not picture.watched else _STATE_TONES[worst]
+    groups.append((1, [(tone, picture.journal.verdict(current=picture.watched))]))
     return groups

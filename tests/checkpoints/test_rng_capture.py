@@ -56,6 +56,23 @@ def test_every_draw_from_numpy_is_noticed(draw: Any) -> None:
         assert (state["numpy"]["has_gauss"], state["numpy"]["gauss"]) == (expected["has_gauss"], expected["gauss"])
 
 
+@pytest.mark.parametrize(
+    "draw", [random.random, lambda: random.gauss(0, 1), lambda: random.getrandbits(1), random.seed]
+)
+def test_every_draw_from_python_is_noticed(draw: Any) -> None:
+    random.seed(1)
+    for _ in range(700):
+        draw()
+        assert capture_rng()["python"] == random.getstate()
+        assert capture_rng()["python"] == random.getstate()
+
+
+def test_a_state_that_did_not_change_is_not_read_again() -> None:
+    random.random()
+    known = capture_rng()["python"]
+    assert capture_rng()["python"] is known
+
+
 def test_taking_a_state_down_draws_nothing() -> None:
     torch.manual_seed(3)
     random.seed(3)

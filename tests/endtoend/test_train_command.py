@@ -205,7 +205,7 @@ def test_a_resume_refuses_what_would_make_it_another_run(finished: Path, tmp_pat
     assert "kernel.width (32 -> 64)" in done.stderr
     text = tmp_path / "text.txt"
     text.write_text("another text " * 1000)
-    done = core("train", "--resume", run, "--corpus", text)
+    done = core("train", "--resume", run, "--corpus", text, "--steps", "130")
     assert done.returncode == 2
     assert "--accept-new-corpus" in done.stderr
 

@@ -1,7 +1,9 @@
 """Where everything lies, and that no name leaves its folder."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,16 +11,16 @@ from hypothesis import strategies as st
 
 from qig_core.errors import RunNotFound, UsageError
 from qig_core.rundir.atomic import fsync_directory, sweep_temporary, write_document
-from qig_core.rundir.layout import RunDir, default_root, list_runs, new_run_id, resolve_run
+from qig_core.rundir.layout import RunDir, default_root, list_runs, new_run_id, resolve_run, split_selector
 from qig_core.rundir.values import is_command_id, is_run_id
 
 BAD_NAMES = ["..", ".", "", "../x", "a/b", "/etc", ".hidden", "-x", "_x", "a\n", "a\0", "ä", "a b", "a" * 101, "\udcff"]
 
 
-def make(root: Path, name: str) -> RunDir:
-    (root / name).mkdir(parents=True)
-    (root / name / "run.json").write_text("{}")
-    return RunDir(root / name)
+def make(root: Path, run_id: str, **manifest: Any) -> RunDir:
+    (root / run_id).mkdir(parents=True)
+    (root / run_id / "run.json").write_text(json.dumps(manifest))
+    return RunDir(root / run_id)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -96,6 +98,67 @@ def test_what_is_no_run_is_one_clear_error(tmp_path: Path, text: str, monkeypatc
     (tmp_path / "runs" / "run.json").write_text("{}")  # an empty id must not mean the root itself
     with pytest.raises(RunNotFound):
         resolve_run(text, tmp_path / "runs")
+
+
+@pytest.mark.parametrize("name", ["mine", "my run", "v1.2", "lr=1/3", "ünïcode", "@", "a" * 300])
+def test_a_run_is_found_by_its_whole_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, "r1", name=f"{name}2")
+    run = make(tmp_path, "r2", name=name)
+    assert resolve_run(name, tmp_path).path == run.path
+
+
+def test_a_name_that_several_runs_have_is_answered_by_their_ids(tmp_path: Path) -> None:
+    make(tmp_path, "r1", name="mine")
+    make(tmp_path, "r2", name="other")
+    make(tmp_path, "r3", name="mine")
+    with pytest.raises(UsageError, match=r"2 runs .* named 'mine'; give one by its id: r1, r3"):
+        resolve_run("mine", tmp_path)
+
+
+def test_latest_is_the_run_whose_last_session_began_last(tmp_path: Path) -> None:
+    make(tmp_path, "r1", created_t=1.0, sessions=[{"t": 1.0}, {"t": 9.0}])
+    make(tmp_path, "r2", created_t=5.0, sessions=[{"t": 5.0}])
+    make(tmp_path, "r3", created_t=7.0)
+    (make(tmp_path, "r4").manifest).write_bytes(b"\xff not a manifest")
+    assert resolve_run("latest", tmp_path).id == "r1"
+    with pytest.raises(RunNotFound, match="there is none"):
+        resolve_run("latest", tmp_path / "absent")
+
+
+def test_an_id_wins_over_a_name_and_over_latest(tmp_path: Path) -> None:
+    make(tmp_path, "r1", name="r2", created_t=9.0)
+    assert resolve_run("r2", tmp_path).id == "r1"
+    make(tmp_path, "r2")
+    assert resolve_run("r2", tmp_path).id == "r2"
+    make(tmp_path, "r3", name="latest")
+    assert resolve_run("latest", tmp_path).id == "r1"
+    make(tmp_path, "latest")
+    assert resolve_run("latest", tmp_path).id == "latest"
+
+
+def test_a_known_id_is_found_without_reading_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "r1")
+
+    def reads(path: Path) -> bytes:
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr(Path, "read_bytes", reads)
+    assert resolve_run("r1", tmp_path).id == "r1"
+
+
+@pytest.mark.parametrize(
+    ("text", "run", "selector"),
+    [
+        ("r1", "r1", None),
+        ("r1@500", "r1", "500"),
+        ("./r1@best", "./r1", "best"),
+        ("a@b/r1", "a@b/r1", None),
+        ("a@b/r1@7", "a@b/r1", "7"),
+    ],
+)
+def test_what_follows_the_last_at_names_a_checkpoint(text: str, run: str, selector: str | None) -> None:
+    assert split_selector(text) == (run, selector)
 
 
 def test_a_wrong_id_is_told_the_newest(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One process's hold on a run: sessions, samples, the manifest, an orderly end, and what stands against it."""
 
+import errno
 import json
 import math
 import os
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from qig_core.errors import ExitCode, RecordWriteError, RunFormatError, RunLocked, RunNotFound, UsageError
+from qig_core.rundir import records as record_files
+from qig_core.rundir import reserve
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import RunLock, lock_holder
 from qig_core.rundir.reader import read_all, read_document, read_manifest
@@ -83,14 +86,13 @@ def test_the_session_stands_on_its_first_sample_only_and_a_new_one_goes_on_with_
 def test_a_session_is_not_lost_with_a_sample_that_the_disk_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import qig_core.rundir.records as records
 
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
     collector = TelemetryCollector(tmp_path / "telemetry.jsonl", "ab" * 8)
     with monkeypatch.context() as patch:
-        patch.setattr(records, "_write", full)
+        patch.setattr(record_files, "_write", full)
         with pytest.raises(RecordWriteError):
             collector.log(0, {"phi": 0.5})
     assert collector.log(0, {"phi": 0.5}) == 0
@@ -196,7 +198,6 @@ def test_a_buffer_that_two_threads_flush_is_written_once(tmp_path: Path) -> None
 
 
 def test_a_buffer_that_the_disk_refuses_keeps_its_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import qig_core.rundir.records as records
 
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
@@ -204,7 +205,7 @@ def test_a_buffer_that_the_disk_refuses_keeps_its_samples(tmp_path: Path, monkey
     collector = TelemetryCollector(tmp_path / "telemetry.jsonl", "ab" * 8, buffered=True)
     assert [collector.log(step, {"phi": 0.5}) for step in range(3)] == [0, 1, 2]
     with monkeypatch.context() as patch:
-        patch.setattr(records, "_write", full)
+        patch.setattr(record_files, "_write", full)
         with pytest.raises(RecordWriteError):
             collector.flush()
     assert collector.log(3, {"phi": 0.5}) == 3
@@ -368,17 +369,84 @@ def test_the_exit_code_of_what_ended_the_block_is_recorded(tmp_path: Path, error
     assert manifest.reason.startswith(type(error).__name__)
 
 
+class SmallDisk:
+    """No write(2) of this process makes the files below a folder larger than they are now, all together."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self._folder = folder
+        self._size = self._used()
+        self._write = os.write
+        patch.setattr(os, "write", self.write)
+        patch.setattr(record_files, "_write", self.write)
+
+    def _used(self) -> int:
+        return sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+
+    def write(self, fd: int, data: Any) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}").startswith(str(self._folder)) and self._used() + len(data) > self._size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._write(fd, data)
+
+
+def test_a_run_that_a_full_disk_stopped_says_so_in_its_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = RunWriter.create(tmp_path, Manifest(id="r1", config={"text": "x" * 50_000}))
+    SmallDisk(tmp_path, monkeypatch)
+    with pytest.raises(RecordWriteError, match="No space left"):
+        writer.telemetry.log(0, {"loss": 1.0})
+    with pytest.raises(RecordWriteError, match="No space left"):
+        writer.close(74, "the disk is full")
+    manifest = read_manifest(writer.run)
+    assert (manifest.state, manifest.exit_code, manifest.reason) == ("exited", 74, "the disk is full")
+    assert lock_holder(writer.run.lock) is None
+
+
+def test_the_reserve_is_there_while_a_run_lives_and_after_a_kill_it_is_used_again(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, Manifest(id="r1"))
+    writer.heartbeat.stop()
+    assert writer.run.reserve.stat().st_size >= 65536
+    writer._lock.release()  # as a kill would
+    with RunWriter.reopen(RunDir(tmp_path / "r1")) as again:
+        assert again.run.reserve.stat().st_size >= 65536
+    assert not again.run.reserve.exists()
+
+
+def test_a_disk_too_full_for_a_reserve_does_not_keep_a_run_from_its_start(tmp_path: Path) -> None:
+    reserve.keep(tmp_path / "absent" / ".reserve", 10)
+    reserve.keep(tmp_path, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_may_change_its_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RunWriter.create(Path("runs"), Manifest(id="r1")) as writer:
+        monkeypatch.chdir("/")
+        writer._each_second()
+    assert writer.write_error is None
+    assert read_manifest(RunDir(tmp_path / "runs" / "r1")).state == "exited"
+
+
+def test_a_directory_that_vanished_is_told_at_the_step_boundary(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, Manifest(id="r1"))
+    (tmp_path / "r1").rename(tmp_path / "elsewhere")
+    writer._each_second()
+    with pytest.raises(RecordWriteError, match=r"r1' is gone, deleted or moved"):
+        writer.step_done(0)
+    with pytest.raises(RecordWriteError):
+        writer.close(74)
+
+
 def test_a_full_disk_at_the_end_hides_neither_the_error_before_it_nor_keeps_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import qig_core.rundir.records as records
 
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
     def failing() -> None:
         with RunWriter.create(tmp_path, Manifest(id="r1")):
-            monkeypatch.setattr(records, "_write", full)
+            monkeypatch.setattr(record_files, "_write", full)
             raise KeyError("the reason")
 
     with pytest.raises(KeyError):

@@ -166,7 +166,7 @@ def test_every_condition_is_told_at_the_start_and_at_each_transition(tmp_path: P
         "limit": None,
         "unit": "",
         "value": None,
-        "value_text": "nan",
+        "nonfinite": {"value": "nan"},
         "since_step": 2,
         "dwell": 1,
         "cause": ["loss"],
@@ -232,24 +232,41 @@ def test_an_emergency_checkpoint_that_fails_is_77(tmp_path: Path) -> None:
     assert "No space left on device" in record.note
 
 
-def test_an_interval_checkpoint_that_fails_is_an_alert_and_training_goes_on(tmp_path: Path) -> None:
+def test_interval_checkpoints_that_fail_are_alerts_told_once_on_the_terminal_and_training_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with IntegratedMonitor.open(tmp_path, save=broken_save, checkpoint_every=2) as monitor:
-        for step in range(4):
+        for step in range(7):
             assert monitor.check(step, {"loss": 1.0})
     run = monitor.writer.run
-    (event,) = events(run, "checkpoint")
-    assert (event.severity, event.step, event.data["name"], event.data["reason"]) == ("critical", 2, None, "interval")
-    (alert,) = events(run, "alert")
-    assert "no interval checkpoint: OSError" in alert.data["text"]
+    assert events(run, "checkpoint") == []  # such an event is a checkpoint that exists
+    sentence = "no interval checkpoint: OSError: [Errno 28] No space left on device"
+    assert [(e.step, e.severity, e.data) for e in events(run, "alert")] == [
+        (step, "critical", {"text": sentence}) for step in (2, 4, 6)
+    ]
+    assert capsys.readouterr().err == f"qig: step 2: {sentence}\n"
     assert monitor.exit_code == 0
 
 
-def test_a_checkpoint_at_the_end_that_fails_is_1(tmp_path: Path) -> None:
+def test_a_failure_after_a_checkpoint_that_was_made_is_told_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def now_and_then(request: SaveRequest) -> CheckpointManifest:
+        return fake_save(request) if request.step == 2 else broken_save(request)
+
+    with IntegratedMonitor.open(tmp_path, save=now_and_then, checkpoint_every=1) as monitor:
+        for step in range(4):
+            monitor.check(step, {"loss": 1.0})
+    assert [line.split(":")[1] for line in capsys.readouterr().err.splitlines()] == [" step 1", " step 3"]
+
+
+def test_a_checkpoint_at_the_end_that_fails_is_1_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with IntegratedMonitor.open(tmp_path, save=broken_save) as monitor:
         monitor.check(0, {"loss": 1.0})
         assert monitor.finish(1) is None
     assert monitor.exit_code == 1
     assert isinstance(monitor.error, OSError)
+    assert "no end checkpoint: OSError" in capsys.readouterr().err
 
 
 def test_an_exception_of_the_loop_is_recorded_and_raised_again(tmp_path: Path, saves: Saves) -> None:
@@ -289,6 +306,29 @@ def test_an_abort_by_mailbox_passes_its_stages(tmp_path: Path, saves: Saves) -> 
     assert ack.stages[2].detail == {"name": "step-1", "digest": "f" * 64}
     assert ack.stages[3].detail == {"exit_code": 76}
     assert emergency(run).cause.kind == "command"
+
+
+@pytest.mark.parametrize(
+    ("save", "why", "severity", "exit_code"),
+    [
+        (fake_save, "command", "info", 76),
+        (fake_save, "signal", "info", 130),
+        (None, "command", "warning", 76),
+        (broken_save, "command", "critical", 77),
+        (fake_save, "limit", "critical", 75),
+    ],
+)
+def test_a_stop_that_was_asked_for_is_no_emergency_unless_it_fails(
+    tmp_path: Path, save: Any, why: str, severity: str, exit_code: int
+) -> None:
+    with IntegratedMonitor.open(tmp_path, save=save) as monitor:
+        if why == "signal":
+            signal.raise_signal(signal.SIGINT)
+        elif why == "command":
+            ask(monitor, "abort")
+        monitor.check(0, {"loss": NAN if why == "limit" else 1.0})
+    (event,) = events(monitor.writer.run, "emergency")
+    assert (event.severity, monitor.exit_code) == (severity, exit_code)
 
 
 def test_an_abort_without_a_save_function_works_and_says_so(tmp_path: Path) -> None:

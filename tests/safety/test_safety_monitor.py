@@ -72,9 +72,9 @@ def test_a_value_that_is_not_finite_is_critical_at_once_and_named(name: str, val
     )
     assert judgement.critical == (first,)
     data = first.data()
-    assert data["value"] is None
-    assert data["value_text"] == kind
+    assert (data["value"], data["nonfinite"]) == (None, {"value": kind})
     json.dumps(data, allow_nan=False)
+    assert repr(Verdict.from_data(data)) == repr(first)
 
 
 def test_nonfinite_names_the_metrics_in_the_order_in_which_they_went_wrong_and_clears_when_all_are_back() -> None:

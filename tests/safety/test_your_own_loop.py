@@ -1,13 +1,21 @@
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.checkpoints.recovery import load
+from qig_core.checkpoints.saving import restorer, saver
+from qig_core.errors import CheckpointError, ConfigError, RunLocked, UsageError
 from qig_core.rundir.layout import RunDir, list_runs
-from qig_core.rundir.reader import read_manifest
+from qig_core.rundir.reader import read_all, read_manifest
+from qig_core.rundir.schema import Event, Sample
+from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.safety.monitor import SafetyMonitor
 from qig_core.safety.profile import DEFAULT
 
@@ -31,7 +39,7 @@ def test_the_example_runs_to_its_end_and_its_checkpoint_can_be_loaded(tmp_path: 
     (found,) = list_checkpoints(run)
     state, manifest = load(run, found.name)
     assert (manifest.step, manifest.reason, manifest.conditions["divergence"]) == (300, "end", "ok")
-    assert set(state) == {"model", "optimizer", "monitor"}
+    assert set(state) == {"model", "optimizer", "monitor", "global_rng"}
     assert SafetyMonitor.from_state(DEFAULT, state["monitor"]).states() == manifest.conditions
     assert (read_manifest(run).state, read_manifest(run).exit_code) == ("exited", 0)
 
@@ -59,3 +67,193 @@ def test_the_example_stops_in_order_on_sigterm(tmp_path: Path) -> None:
     assert manifest.reason == "emergency"
     assert read_manifest(run).exit_code == 143
     assert f"checkpoint {found.name}" in text
+
+
+def run_example(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(EXAMPLE), *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_the_example_goes_on_with_its_run(tmp_path: Path) -> None:
+    assert run_example("--runs", tmp_path, "--steps", "20").returncode == 0
+    done = run_example("--runs", tmp_path, "--steps", "30", "--resume", "a noisy sine")
+    assert (done.returncode, done.stderr) == (0, "")
+    run = the_run(tmp_path)
+    manifest = read_manifest(run)
+    newest, before = list_checkpoints(run)
+    assert (newest.step, before.step, manifest.total_steps) == (30, 20, 30)
+    assert [session.resumed_from for session in manifest.sessions] == [None, before.name]
+    again = run_example("--runs", tmp_path, "--steps", "30", "--resume", "latest")
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "nothing is left to do" in again.stderr
+    assert len(read_manifest(run).sessions) == 2
+
+
+# Its data come from all three generators, by what the steps before have drawn; and some steps are said to be fatal.
+LOOP = """
+import os, random, signal, sys
+import numpy as np
+import torch
+from qig_core.checkpoints.saving import restorer, saver
+from qig_core.safety.integrated import IntegratedMonitor
+
+root, resume, fatal = sys.argv[1], sys.argv[2] or None, int(sys.argv[3])
+torch.manual_seed(1); np.random.seed(2); random.seed(3)
+model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.2), torch.nn.Linear(8, 1))
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+
+def load_state(state):
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.rand(7)  # loading may draw: it must not matter
+
+save = saver(lambda: {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+with IntegratedMonitor.open(
+    root, name="mine", save=save, checkpoint_every=10, profile="off", restore=restorer(load_state), resume=resume
+) as monitor:
+    for step in range(monitor.first_step, 60):
+        x = torch.rand(8, 4) + torch.from_numpy(np.random.normal(size=(8, 4))).float() * random.gauss(0, 1)
+        loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        if step == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if not monitor.check(step, {"loss": loss.item()}):
+            break
+        optimizer.step()
+    monitor.finish(60)
+"""
+
+
+def run_loop(root: Path, resume: str = "", fatal: int = -1) -> RunDir:
+    arguments = [sys.executable, "-c", LOOP, str(root), resume, str(fatal)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == (0 if fatal < 0 else -signal.SIGKILL), done.stderr
+    return the_run(root)
+
+
+def test_a_killed_loop_goes_on_in_its_run_to_the_same_bits(tmp_path: Path) -> None:
+    whole = run_loop(tmp_path / "whole")
+    for fatal, resume in ((27, ""), (35, "mine")):
+        run_loop(tmp_path / "torn", resume, fatal)
+    torn = run_loop(tmp_path / "torn", "latest@20")
+    mine, theirs = list_checkpoints(torn)[0], list_checkpoints(whole)[0]
+    assert mine.step == theirs.step == 60
+    for file in ("model.safetensors", "optimizer.safetensors", "global_rng.safetensors"):
+        assert (mine.path / file).read_bytes() == (theirs.path / file).read_bytes(), file
+
+    restored = [e for e in read_all(torn.events, Event) if isinstance(e, Event) and e.kind == "restored"]
+    assert [event.step for event in restored] == [20, 20]
+    name = restored[0].data["checkpoint"]
+    assert (
+        restored[0].data["fingerprint"]
+        == next(c for c in list_checkpoints(torn) if c.name == name).manifest.fingerprint
+    )  # type: ignore[union-attr]  # listed as complete
+    assert [session.resumed_from for session in read_manifest(torn).sessions] == [None, name, name]
+    losses = {s.step: s.m["loss"] for s in read_all(torn.telemetry(), Sample) if isinstance(s, Sample)}
+    assert losses == {s.step: s.m["loss"] for s in read_all(whole.telemetry(), Sample) if isinstance(s, Sample)}
+
+
+def made(root: Path, steps: int = 3) -> RunDir:
+    """A run of a loop whose whole state is one number, with a checkpoint after each step but the first."""
+    with IntegratedMonitor.open(root, save=saver(lambda: {"n": 5}), checkpoint_every=1) as monitor:
+        for step in range(steps):
+            monitor.check(step, {"loss": 1.0})
+    return monitor.writer.run
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_told_and_the_one_before_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made(tmp_path, steps=4)
+    newest, before, _ = list_checkpoints(run)
+    (newest.path / "state.json").write_bytes(b"{}")
+    seen: list[dict[str, Any]] = []
+    with IntegratedMonitor.open(tmp_path, restore=restorer(seen.append), resume="latest") as monitor:
+        assert monitor.first_step == before.step == 2
+        assert monitor.safety.states()["nonfinite"] == "ok"
+    assert seen[0]["n"] == 5
+    assert f"qig: {newest.name} is TORN and was set aside as .bad-{newest.name}\n" in capsys.readouterr().err
+    told = [e.kind for e in read_all(run.events, Event) if isinstance(e, Event)]
+    assert told.index("quarantined") < told.index("restored")
+
+
+def test_a_resume_that_cannot_be_is_refused_before_the_run_is_touched(tmp_path: Path) -> None:
+    run = made(tmp_path / "runs")
+    bare = made(tmp_path / "bare", steps=1)
+    untouched = {path: path.manifest.read_bytes() for path in (run, bare)}
+
+    def never(state: dict[str, Any]) -> None:
+        raise AssertionError("nothing is to be loaded")
+
+    def resume(where: RunDir, selector: str = "", **more: Any) -> None:
+        IntegratedMonitor.open(tmp_path, resume=f"{where.path}{selector}", restore=restorer(never), **more)
+
+    with pytest.raises(UsageError, match="needs restore"):
+        IntegratedMonitor.open(tmp_path, resume=str(run.path))
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        resume(bare)
+    with pytest.raises(CheckpointError, match="no complete checkpoint of step 99"):
+        resume(run, "@99")
+    with pytest.raises(ConfigError, match="nothing is left to do"):
+        resume(run, total_steps=2)
+    assert {path: path.manifest.read_bytes() for path in (run, bare)} == untouched
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunLocked, match=f"process {holder.pid}"):
+            resume(run)
+    finally:
+        holder.communicate("")
+
+
+HOLD = """
+import sys
+from qig_core.rundir.layout import RunDir
+from qig_core.rundir.lock import RunLock
+lock = RunLock(RunDir(sys.argv[1]).lock)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_state_that_does_not_fit_is_one_sentence_and_frees_the_run(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    with pytest.raises(ConfigError, match="does not fit"):
+        IntegratedMonitor.open(tmp_path, restore=restorer(lambda state: state["model"]), resume="latest")
+    assert (read_manifest(run).state, read_manifest(run).exit_code) == ("exited", 2)
+    assert made(tmp_path).id != run.id
+
+
+def test_a_loop_that_saves_its_generators_itself_is_left_alone(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    with IntegratedMonitor.open(tmp_path, save=saver(lambda: {"rng": [1, 2]})) as monitor:
+        monitor.finish(1)
+    with IntegratedMonitor.open(tmp_path, restore=restorer(seen.append), resume="latest"):
+        pass
+    assert set(seen[0]) == {"rng", "monitor"}
+
+
+def test_a_run_whose_directory_vanishes_stops_with_one_sentence_and_74(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLE), "--runs", str(tmp_path / "runs"), "--steps", "10000000"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + 60
+        while not any(run.telemetry().stat().st_size > 10_000 for run in list_runs(tmp_path / "runs")):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        os.rename(tmp_path / "runs", tmp_path / "elsewhere")
+        _, text = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 74
+    (line,) = [line for line in text.splitlines() if "stopped at step" in line]
+    assert "is gone, deleted or moved" in line
+    assert line.endswith("exit code 74")

@@ -122,6 +122,13 @@ def test_ticks_are_rounded_and_apart():
     assert min(-np.diff(rows)) >= 3
 
 
+@pytest.mark.parametrize("rows", [2, 3, 5, 9])
+@pytest.mark.parametrize("y", [YRange(low=0.02, high=0.14), YRange(low=-3, high=8), YRange(low=1, high=1e7, log=True)])
+def test_a_low_chart_has_a_mark_at_its_top_and_at_its_bottom_or_three(y, rows):
+    found = dict(braille.ticks(y, rows))
+    assert len(found) >= 3 or (found[0], found[rows - 1]) == (y.high, y.low)
+
+
 def test_smoothing_agrees_with_the_recurrence():
     rng = np.random.default_rng(5)
     value = rng.normal(size=3000)

@@ -108,6 +108,19 @@ def test_a_series_stays_bounded_and_keeps_its_extremes():
     assert (np.diff(series.step) > 0).all()
 
 
+def test_what_was_held_still_knows_nothing_of_what_comes():
+    series = Series(64)
+    step = np.arange(200)
+    none = np.zeros(200, dtype=np.int32)
+    series.extend(step[:50], step[:50] * 1.0, none[:50])
+    still = series.still()
+    for i in range(50, 200):
+        series.extend(step[i : i + 1], -step[i : i + 1] * 1.0, none[:1])
+    assert len(still) == still.seen == 50
+    assert still.step.tolist() == list(range(50))
+    assert still.value.tolist() == [float(i) for i in range(50)]
+
+
 def test_thinning_twice_keeps_what_thinning_once_would():
     rng = np.random.default_rng(2)
     step = np.arange(3, 4000)

@@ -16,7 +16,7 @@ def test_the_latest_event_of_a_condition_is_its_state():
     journal = Journal()
     journal.add([condition("unarmed"), condition("ok"), condition("warning")])
     assert journal.conditions["drift"].state == "warning"
-    assert journal.verdict() == "▲ 1 warning"
+    assert journal.verdict(current=True) == "▲ 1 warning"
 
 
 def test_a_start_forgets_the_conditions_that_it_announces_again():
@@ -26,13 +26,14 @@ def test_a_start_forgets_the_conditions_that_it_announces_again():
     assert journal.worst == "ok"
 
 
-def test_only_armed_conditions_make_all_ok():
+def test_limits_are_ok_when_one_is_armed_and_were_ok_when_nobody_judges_any_more():
     journal = Journal()
-    assert journal.verdict() == "○ no conditions"
+    assert journal.verdict(current=True) == "○ no conditions"
     journal.add([condition("unarmed")])
-    assert journal.verdict() == "○ unarmed"
+    assert journal.verdict(current=True) == "○ unarmed"
     journal.add([condition("ok", id="a")])
-    assert journal.verdict() == "● all ok"
+    assert journal.verdict(current=True) == "● limits ok"
+    assert journal.verdict(current=False) == "○ limits were ok"
 
 
 @pytest.mark.parametrize(
@@ -57,10 +58,9 @@ def test_a_margin_above_a_limit_is_measured_from_the_far_end():
     assert phi.margin(0.75, None) == pytest.approx(0.5)
 
 
-def test_a_condition_without_a_number_has_no_margin():
-    finite = condition_of(
-        {"id": "nonfinite", "comparison": "finite", "limit": None, "value": None, "value_text": "nan"}, 0
-    )
+@pytest.mark.parametrize("spelling", [{"nonfinite": {"value": "nan"}}, {"value_text": "nan"}])
+def test_a_condition_without_a_number_has_no_margin(spelling):
+    finite = condition_of({"id": "nonfinite", "comparison": "finite", "limit": None, "value": None, **spelling}, 0)
     assert finite.margin(1.0, None) is None
     assert math.isnan(finite.value)
 

@@ -1,13 +1,18 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
 from qig_core.rundir.atomic import encode_document
 from qig_core.rundir.host import boot_id, host_name
+from qig_core.rundir.liveness import Liveness, Word
 from qig_core.rundir.reader import read_manifest
+from qig_core.rundir.schema import Event, Manifest, Sample
 from qig_tui.cli import main
+from qig_tui.once import as_data, exit_code, render, status_line
+from qig_tui.picture import RunPicture
 from tests.tui.runs import add_checkpoint, log_steps, open_run, set_condition
 
 
@@ -40,16 +45,43 @@ def test_a_run_that_just_started_has_no_sample_and_is_well(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "state", "expected"), [(0, "ok", 0), (0, "warning", 0), (0, "critical", 1), (75, "ok", 1)]
+    ("ended", "state", "expected"), [(0, "ok", 0), (0, "warning", 0), (0, "critical", 1), (75, "ok", 1)]
 )
-def test_the_exit_code_says_whether_the_run_is_well(tmp_path, capsys, exit_code, state, expected):
+def test_the_exit_code_says_whether_the_run_is_well(tmp_path, capsys, ended, state, expected):
     writer = open_run(tmp_path)
     set_condition(writer, state)
     log_steps(writer, 0, 5)
-    writer.close(exit_code)
+    writer.close(ended)
     code, out = once(capsys, writer.run.path)
     assert code == expected
-    assert f"EXITED {exit_code}" in out
+    assert f"EXITED {ended}" in out
+
+
+def picture_of(word, exit_code=None):
+    """A run half way whose limits are ok."""
+    picture = RunPicture(Manifest(id="a", total_steps=20, exit_code=exit_code))
+    picture.history.add([Sample(i, i, float(i), m={"loss": 1.0}) for i in range(10)])
+    picture.journal.add([Event(0, 0.0, "condition", 0, data={"id": "c", "state": "ok"})])
+    picture.liveness = Liveness(word)
+    return picture
+
+
+@pytest.mark.parametrize("word", [Word.LIVE, Word.SLOW, Word.BUSY, Word.PAUSED])
+def test_a_run_that_is_there_is_well_and_its_limits_are_ok(word):
+    picture = picture_of(word)
+    assert exit_code(picture) == 0
+    assert "● limits ok" in status_line(picture)
+    assert ("ETA" in status_line(picture)) == (word != Word.PAUSED)
+
+
+@pytest.mark.parametrize("word", [Word.HUNG, Word.SILENT, Word.KILLED, Word.EXITED])
+def test_no_light_is_green_beside_a_run_that_is_not_there(word):
+    picture = picture_of(word, exit_code=75)
+    assert exit_code(picture) == 1
+    assert "○ limits were ok" in status_line(picture)
+    assert "SAFETY, last known" in render(picture, as_json=False)
+    assert "ETA" not in status_line(picture)
+    assert as_data(picture)["eta_s"] is None
 
 
 def test_a_dead_process_is_not_well(tmp_path, capsys):
@@ -93,8 +125,8 @@ def test_json_says_the_same(tmp_path, capsys):
 
 
 def test_a_folder_prints_every_run_and_exits_with_the_worst(tmp_path, capsys):
-    for run_id, exit_code in (("a", 0), ("b", 75)):
-        open_run(tmp_path, run_id, name=run_id).close(exit_code)
+    for run_id, ended in (("a", 0), ("b", 75)):
+        open_run(tmp_path, run_id, name=run_id).close(ended)
     code, out = once(capsys, tmp_path)
     assert code == 1
     assert out.count("── METRICS") == 2
@@ -107,6 +139,26 @@ def test_a_run_is_found_by_its_id_under_the_root(tmp_path, capsys, monkeypatch):
     code, out = once(capsys, "b")
     assert code == 0
     assert "\nrun b\n" in out
+
+
+def test_a_run_is_found_by_its_name_and_as_the_latest(tmp_path, capsys, monkeypatch):
+    open_run(tmp_path, "b", name="my first").close(0)
+    open_run(tmp_path, "a", name="again").close(0)
+    monkeypatch.setenv("QIG_RUNS", str(tmp_path))
+    assert "\nrun b\n" in once(capsys, "my first")[1]
+    assert "\nrun a\n" in once(capsys, "latest")[1]
+    open_run(tmp_path, "c", name="again").close(0)
+    assert main(["again", "--once"]) == 2
+    said = capsys.readouterr().err
+    assert "2 runs" in said
+    assert "a, c" in said
+
+
+def test_the_version_is_told_on_request(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"qig-tui {version('qig-tui')}\n"
 
 
 def test_bad_paths_are_one_sentence_and_exit_2(tmp_path, capsys, monkeypatch):
@@ -130,10 +182,12 @@ def test_a_wrong_path_and_help_never_import_the_screen():
     code = (
         "import sys\n"
         "from qig_tui.cli import main\n"
-        "assert main(['/nothing/there']) == 2\n"
+        "heavy = {'textual', 'rich', 'numpy', 'torch', 'importlib.metadata'}\n"
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "heavy = {'textual', 'rich', 'numpy', 'torch', 'msgspec'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        "found = heavy & set(sys.modules) | {'msgspec'} & set(sys.modules)\n"
+        "assert not found, found\n"
+        "assert main(['/nothing/there']) == 2\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,8 @@
+import asyncio
 import os
 import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from textual.widgets import Button
@@ -9,8 +12,9 @@ from qig_tui.screens.abort import AbortScreen
 from qig_tui.screens.leave import LeaveScreen
 from qig_tui.screens.recover import RecoverScreen
 from qig_tui.screens.run import RunScreen
+from qig_tui.widgets.checkpoints import CheckpointStrip
 from tests.tui.runs import add_checkpoint, log_steps, open_run
-from tests.tui.screens import opened, screen_text, told, until, until_shown
+from tests.tui.screens import WIDE, opened, screen_text, text_of, told, until, until_shown
 
 
 def nothing_was_asked(writer):
@@ -49,8 +53,7 @@ async def test_confirming_the_abort_sends_it_and_shows_every_stage(writer):
         await pilot.press("escape")
         await until_shown(pilot, RunScreen)
         await until(pilot, lambda: "EXITED 76" in screen_text(app))
-        # The last line moves once a second.
-        await until(pilot, lambda: "r recover" in screen_text(app))
+        assert "r recover" in screen_text(app)
         assert "a abort" not in screen_text(app)
 
 
@@ -122,40 +125,67 @@ async def test_only_a_dead_run_is_recovered(writer):
         assert nothing_was_asked(writer)
 
 
-async def test_recovery_is_proven_by_a_new_session_that_names_the_checkpoint(writer, monkeypatch):
+def verification(monkeypatch, *, proceed=None, **bad):
+    """Replace the child that verifies: every checkpoint is COMPLETE but the `bad` ones, by step_N=STATUS."""
+
     async def verified(argv):
         assert argv[:3] == [sys.executable, "-m", "qig_core.cli"]
         yield {"progress": {"number": 1, "of": 2}}
-        rows = [("step-00000200", "HASH-MISMATCH", ["model.bin"]), ("step-00000100", "COMPLETE", [])]
-        yield {"result": [{"name": n, "step": 1, "status": s, "problems": p} for n, s, p in rows]}
-
-    started = []
-
-    class Process:
-        pid = 4242
-
-        def poll(self):
-            return None
-
-    def starter(run, plan):
-        assert plan.refusal is None
-        started.append(plan.argv)
-        return Process()
+        if proceed is not None:
+            await proceed.wait()
+        rows = []
+        for folder in (Path(argv[-2]) / "checkpoints").iterdir():
+            status = bad.get(f"step_{int(folder.name.removeprefix('step-'))}", "COMPLETE")
+            problems = [] if status == "COMPLETE" else ["model.bin does not match its digest"]
+            rows.append({"name": folder.name, "step": 1, "status": status, "problems": problems})
+        yield {"result": rows}
 
     monkeypatch.setattr("qig_tui.screens.recover.child", verified)
-    writer.close(76)
-    async with opened(writer.run) as (app, pilot):
-        dialog = RecoverScreen(app.screen.picture, writer.run, starter=starter)
+
+
+class Process:
+    """What a dialog started, or thinks it did."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.code = None
+        self.argv = []
+
+    def poll(self):
+        return self.code
+
+    def start(self, run, plan):
+        assert plan.refusal is None
+        assert not self.argv
+        self.argv = plan.argv
+        return self
+
+
+@asynccontextmanager
+async def recovering(writer, *, pid=0, size=WIDE):
+    """The dialog over the run's screen, as soon as it has something to say of every checkpoint."""
+    process = Process(pid)
+    async with opened(writer.run, size) as (app, pilot):
+        dialog = RecoverScreen(app.screen.picture, writer.run, starter=process.start)
         app.push_screen(dialog)
-        await until(pilot, lambda: dialog.is_mounted and len(dialog.status) == 2)
-        assert "the checkpoint is HASH-MISMATCH" in screen_text(app)
+        await until(pilot, lambda: dialog.is_mounted)
+        yield app, pilot, dialog, process
+
+
+async def test_recovery_is_proven_by_a_new_session_that_names_the_checkpoint(writer, monkeypatch):
+    verification(monkeypatch, step_200="HASH-MISMATCH")
+    writer.close(76)
+    async with recovering(writer, pid=os.getpid()) as (app, pilot, dialog, process):
+        await until(pilot, lambda: len(dialog.status) == 2)
+        await pilot.press("up")
+        await until(pilot, lambda: "the checkpoint is HASH-MISMATCH: model.bin does not" in screen_text(app))
         await pilot.press("y")
-        assert not started
+        assert not process.argv
         await pilot.press("down")
         await until(pilot, lambda: "--resume" in screen_text(app) and "step-00000100" in screen_text(app))
         await pilot.press("y")
         expected = [sys.executable, "-m", "qig_core.cli", "train", "--resume", f"{writer.run.path}@step-00000100"]
-        assert started == [expected]
+        assert process.argv == expected
         with type(writer).reopen(writer.run, resumed_from="step-00000100") as again:
             await until(pilot, lambda: "beats" in screen_text(app))
             assert dialog.recovered is None
@@ -164,11 +194,90 @@ async def test_recovery_is_proven_by_a_new_session_that_names_the_checkpoint(wri
             assert "The run goes on." in screen_text(app)
 
 
-async def test_a_run_of_another_program_only_shows_its_command(tmp_path, monkeypatch):
-    async def verified(argv):
-        yield {"error": "no module"}
+async def test_only_the_process_that_was_started_here_proves_a_recovery(writer, monkeypatch):
+    verification(monkeypatch)
+    writer.close(76)
+    async with recovering(writer, pid=os.getpid() + 1) as (app, pilot, dialog, process):
+        await until(pilot, lambda: len(dialog.status) == 2)
+        await pilot.press("y")
+        with type(writer).reopen(writer.run, resumed_from="step-00000200") as other:
+            other.event("restored", step=200, checkpoint="step-00000200", fingerprint="f" * 64)
+            await until(pilot, lambda: any(e.session == other.session for e in dialog._picture.journal.restored))
+            waited_s = dialog._waited_s
+            await until(pilot, lambda: dialog._waited_s > waited_s)
+            assert dialog.recovered is None
+            process.code = 73
+            await until(pilot, lambda: dialog.recovered is False)
+            assert "another process took the run first" in screen_text(app)
+            assert "The run goes on." not in screen_text(app)
 
-    monkeypatch.setattr("qig_tui.screens.recover.child", verified)
+
+async def test_the_newest_whole_checkpoint_is_chosen_once_it_is_known(writer, monkeypatch):
+    verification(monkeypatch, step_200="HASH-MISMATCH")
+    writer.close(76)
+    async with recovering(writer) as (_, pilot, dialog, _process):
+        await until(pilot, lambda: dialog.chosen.name == "step-00000100")
+        table = dialog.query_one("#table")
+        assert [table.get_cell(name, "tags").plain for name in ("step-00000200", "step-00000100")] == [
+            "",
+            "latest, best, last good",
+        ]
+
+
+async def test_a_cursor_that_was_moved_stays_where_it_is(writer, monkeypatch):
+    proceed = asyncio.Event()
+    verification(monkeypatch, proceed=proceed, step_250="TORN")
+    add_checkpoint(writer, 250)
+    writer.close(76)
+    async with recovering(writer) as (_, pilot, dialog, _process):
+        await pilot.press("down", "down")
+        proceed.set()
+        await until(pilot, lambda: len(dialog.status) == 3)
+        assert dialog.chosen.name == "step-00000100"
+
+
+async def test_a_checkpoint_found_bad_is_marked_on_the_run_screen_too(writer, monkeypatch):
+    proceed = asyncio.Event()
+    verification(monkeypatch, proceed=proceed, step_200="HASH-MISMATCH")
+    writer.close(76)
+    async with recovering(writer) as (app, pilot, _dialog, _process):
+        strip = app.screen_stack[1].query_one(CheckpointStrip)
+        assert text_of(strip).count("✓") == 2
+        proceed.set()
+        await until(pilot, lambda: "✖      200  HASH-MISMATCH" in text_of(strip))
+        assert "last good 100" in text_of(strip)
+        writer.run.checkpoint_tags("step-00000100").write_text('{"tags": ["x"]}')
+        await until(pilot, lambda: "last good x" in text_of(strip))
+        assert "✖      200  HASH-MISMATCH" in text_of(strip)
+
+
+async def test_where_nothing_is_left_to_do_only_an_earlier_checkpoint_starts(tmp_path, monkeypatch):
+    verification(monkeypatch)
+    writer = open_run(tmp_path, total_steps=200)
+    for step in (100, 200):
+        add_checkpoint(writer, step)
+    writer.close(0)
+    async with recovering(writer) as (app, pilot, dialog, process):
+        await until(pilot, lambda: "nothing is left to do" in screen_text(app))
+        assert "--steps" in screen_text(app)
+        assert app.screen.query_one("#confirm", Button).disabled
+        await pilot.press("y")
+        assert not process.argv
+        await pilot.press("down", "y")
+        assert process.argv[-1].endswith("@step-00000100")
+        assert dialog.recovered is None
+
+
+async def test_a_status_is_readable_on_a_small_terminal(writer, monkeypatch):
+    verification(monkeypatch, step_200="HASH-MISMATCH")
+    writer.close(76)
+    async with recovering(writer, size=(80, 24)) as (app, pilot, _dialog, _process):
+        await until(pilot, lambda: "✖ HASH-MISMATCH " in screen_text(app))
+        assert "✓ COMPLETE " in screen_text(app)
+
+
+async def test_a_run_of_another_program_only_shows_its_command(tmp_path, monkeypatch):
+    verification(monkeypatch)
     writer = open_run(tmp_path, program="evil [link]")
     log_steps(writer, 0, 5)
     add_checkpoint(writer, 4)
@@ -178,8 +287,12 @@ async def test_a_run_of_another_program_only_shows_its_command(tmp_path, monkeyp
         await pilot.press("r")
         await until(pilot, lambda: isinstance(app.screen, RecoverScreen) and bool(app.screen.status))
         await until(pilot, lambda: "'; rm -rf /'" in screen_text(app))
-        assert "copy the command" in screen_text(app)
-        assert app.screen.query_one("#confirm", Button).disabled
+        await until(pilot, lambda: "Start it again yourself, from the checkpoint" in screen_text(app))
+        assert "@step-00000004" in screen_text(app)
+        assert "without the interpreter" in screen_text(app)
+        assert not app.screen.query_one("#confirm", Button).display
+        await pilot.press("y")
+        assert "started" not in screen_text(app)
 
 
 async def test_leaving_an_owned_run_asks_first(writer):

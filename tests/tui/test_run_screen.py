@@ -1,14 +1,19 @@
 import threading
 import time
 
+import numpy as np
 import pytest
+from textual.events import MouseScrollDown, MouseScrollUp
 
+from qig_core.rundir.liveness import Liveness, Word
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.schema import MetricSpec, ReferenceLine
 from qig_tui.screens.help import HelpScreen
 from qig_tui.screens.run import RunScreen
 from qig_tui.screens.runs import RunsScreen
 from qig_tui.screenshot import take_screenshot
+from qig_tui.sources.local import Backfill
+from qig_tui.widgets.basin import BasinHeat, BasinMovers
 from qig_tui.widgets.basin_table import BasinTable
 from qig_tui.widgets.chart import LineChart
 from qig_tui.widgets.chart_deck import ChartDeck
@@ -117,6 +122,28 @@ async def test_freezing_holds_the_picture_and_reading_goes_on(writer):
         assert "FROZEN" not in text_of(status)
 
 
+async def test_whatever_is_looked_at_while_frozen_is_what_was_frozen(writer):
+    async with opened(writer.run) as (app, pilot):
+        chart, deck = main_chart(app), app.screen.query_one(ChartDeck)
+        await pilot.press("space")
+        log_steps(writer, 300, 700)
+        await until(pilot, lambda: app.screen.picture.history.read == 700)
+        await pilot.press("plus")
+        assert deck.view.shown(deck._ends()) == (149, 299)
+        assert chart.drawn == 152
+        await pilot.press("x")
+        assert " at 299" in text_of(chart)
+        await pilot.resize_terminal(120, 40)
+        await pilot.press("0", "b")
+        await until(pilot, lambda: chart.size.width < 100)
+        assert chart.drawn == 300
+        assert (
+            app.screen.query_one(BasinTable).get_row_at(0)[1].plain == f"{np.frombuffer(basin(290 / 50), '<f4')[0]:.5f}"
+        )
+        await pilot.press("space")
+        await until(pilot, lambda: chart.drawn == 700)
+
+
 async def test_zoom_pan_and_cursor_move_all_charts_together(writer):
     async with opened(writer.run) as (app, pilot):
         deck = app.screen.query_one(ChartDeck)
@@ -139,14 +166,84 @@ async def test_the_wheel_and_a_click_on_one_chart_move_all(writer):
     async with opened(writer.run) as (app, pilot):
         deck = app.screen.query_one(ChartDeck)
         charts = list(app.screen.query(LineChart))
-        charts[1].post_message(LineChart.Zoomed(0.5, 100))
-        await until(pilot, lambda: charts[0].drawn < 300)
+        step = charts[1]._step_at(20)
+        assert 50 < step < 250
+        for _ in range(4):
+            await pilot._post_mouse_events([MouseScrollUp], charts[1], offset=(20, 4))
+        await until(pilot, lambda: charts[0].drawn < 150)
         assert {chart.drawn for chart in charts} == {charts[0].drawn}
-        assert deck.view.shown((0, 299)) == (50, 200)
+        first, last = deck.view.shown((0, 299))
+        assert first < step < last < 299
         await pilot.click(charts[0], offset=(40, 5))
         await until(pilot, lambda: deck.view.cursor is not None)
-        assert 50 <= deck.view.cursor <= 200
+        assert first <= deck.view.cursor <= last
         assert all("  │ " in text_of(chart) for chart in charts)
+        for _ in range(8):
+            await pilot._post_mouse_events([MouseScrollDown], charts[2], offset=(20, 4))
+        await until(pilot, lambda: charts[0].drawn == 300)
+
+
+def log_metrics(writer, count):
+    names = [f"metric{i}" for i in range(count)]
+    for step in range(30):
+        writer.telemetry.log(step, {"phi": 0.7} | dict.fromkeys(names, 1.0))
+    return names
+
+
+def labels(app):
+    return [chart._data.label for chart in app.screen.query(LineChart) if chart.region]
+
+
+async def test_every_metric_can_be_charted_and_the_large_chart_stays(tmp_path):
+    with open_run(tmp_path) as writer:
+        names = log_metrics(writer, 8)
+        async with opened(writer.run) as (app, pilot):
+            assert "m metrics" in screen_text(app)
+            seen = []
+            for _ in range(3):
+                assert labels(app)[0] == "Φ"
+                seen.append(labels(app)[1:])
+                await pilot.press("m")
+            assert seen == [names[:3], names[3:6], names[5:8]]
+            assert labels(app)[1:] == names[:3]
+            await pilot.press("M")
+            assert labels(app)[1:] == names[5:8]
+            await pilot.press("m", "space", "m")
+            assert labels(app)[1:] == names[3:6]
+
+
+async def test_where_there_is_one_chart_only_it_shows_every_metric(tmp_path):
+    with open_run(tmp_path) as writer:
+        names = log_metrics(writer, 4)
+        async with opened(writer.run, (50, 24)) as (app, pilot):
+            seen = []
+            for _ in range(6):
+                seen += labels(app)
+                await pilot.press("m")
+            assert seen == ["Φ", *names, "Φ"]
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+async def test_a_small_chart_says_what_its_heights_mean(writer, size):
+    async with opened(writer.run, size) as (app, _):
+        chart = app.screen.query_one("#mini-0", LineChart)
+        assert 20 <= chart.size.width < 30
+        y = chart._held
+        found = [float(line[:6]) for line in text_of(chart).splitlines()[1:] if line[:6].strip() and line[6] == " "]
+        assert len(found) >= 2
+        assert y.low <= min(found) < 59
+        assert 61 < max(found) <= y.high
+
+
+@pytest.mark.parametrize("size", [(160, 48), (120, 40), (100, 30), (140, 30)])
+async def test_every_column_of_the_basin_grid_is_in_sight(writer, size):
+    async with opened(writer.run, size) as (app, _):
+        heat, movers = app.screen.query_one(BasinHeat), app.screen.query_one(BasinMovers)
+        lowest = text_of(heat).splitlines()
+        rows = [line for line in lowest if len(line.split()) == 8]
+        assert len(rows) >= 8
+        assert heat.region.right <= movers.region.x
+        assert movers.region.right <= app.screen.query_one("#side").region.right
 
 
 async def test_the_keys_of_the_charts_work_while_the_basin_table_has_the_focus(writer):
@@ -228,6 +325,17 @@ async def test_help_lists_the_keys_from_the_bindings(writer):
             assert tooltip in shown
 
 
+async def test_help_that_is_higher_than_the_screen_begins_with_the_first_key(writer):
+    async with opened(writer.run, (80, 24)) as (app, pilot):
+        await pilot.press("question_mark")
+        await until_shown(pilot, HelpScreen)
+        box = app.screen.query_one("#dialog")
+        assert box.max_scroll_y > 0
+        assert "Stop the run with a checkpoint" in screen_text(app)
+        await pilot.press("pagedown")
+        await until(pilot, lambda: "Close  esc" in screen_text(app))
+
+
 async def test_the_theme_changes_every_tone(writer):
     async with opened(writer.run) as (app, pilot):
         chart = app.screen.query_one("#main", Lines)
@@ -246,8 +354,38 @@ async def test_earlier_steps_are_read_behind_the_first_picture(writer):
         assert "300 read · 0 bad · 0 late" in screen_text(app)
 
 
+async def test_the_keys_of_the_last_line_are_those_of_this_moment(writer, monkeypatch):
+    monkeypatch.setattr("qig_tui.screens.run._NUMBERS_S", 1e9)
+    async with opened(writer.run) as (app, pilot):
+        assert "a abort  c checkpoint" in screen_text(app)
+        writer.close(0)
+        await until(pilot, lambda: "r recover" in screen_text(app))
+        assert "a abort" not in screen_text(app)
+
+
+async def test_a_run_that_ended_shows_no_green_light(writer):
+    async with opened(writer.run) as (app, pilot):
+        status = app.screen.query_one(StatusLine)
+        assert "● limits ok" in text_of(status)
+        writer.close(75)
+        await until(pilot, lambda: "○ limits were ok" in text_of(status))
+        await until(pilot, lambda: "SAFETY last known" in screen_text(app))
+
+
+async def test_a_narrow_status_line_keeps_the_step_rather_than_what_the_word_rests_on(tmp_path):
+    with open_run(tmp_path, name="a name as long") as writer:
+        set_condition(writer, "ok")
+        log_steps(writer, 0, 300)
+        async with opened(writer.run, (80, 24)) as (app, _):
+            picture, status = app.screen.picture, app.screen.query_one(StatusLine)
+            picture.liveness = Liveness(Word.KILLED, "the process is gone")
+            status.show(picture, frozen=False)
+            assert "✖ KILLED ─ step 299 / 1 000" in text_of(status)
+
+
 async def test_a_folder_of_runs_is_a_list_to_choose_from(tmp_path):
-    open_run(tmp_path, "a", name="first [b]").close(0)
+    with open_run(tmp_path, "a", name="first [b]") as ended:
+        set_condition(ended, "ok")
     with open_run(tmp_path, "b", name="second") as writer:
         log_steps(writer, 0, 30)
         async with opened(tmp_path, (120, 40)) as (app, pilot):
@@ -255,8 +393,13 @@ async def test_a_folder_of_runs_is_a_list_to_choose_from(tmp_path):
             assert isinstance(runs, RunsScreen)
             assert runs.query_one("#runs").row_count == 2
             assert "first [b]" in screen_text(app)
+            assert "○ was ok" in screen_text(app)
             await until(pilot, lambda: "● LIVE" in screen_text(app))
-            await pilot.press("enter")
+            await pilot.press("question_mark")
+            await until_shown(pilot, HelpScreen)
+            assert "Open the run under the cursor" in screen_text(app)
+            assert "wheel" not in screen_text(app)
+            await pilot.press("escape", "enter")
             await until_shown(pilot, RunScreen)
             assert app.screen.run_dir.id == "b"
             await pilot.press("escape")
@@ -269,6 +412,13 @@ def test_a_screenshot_is_an_svg(tmp_path, writer):
     out = tmp_path / "out.svg"
     take_screenshot(open_app(writer.run), str(out), (100, 30))
     assert out.read_text().startswith("<svg")
+
+
+async def test_what_is_read_while_the_screen_closes_is_dropped(writer):
+    async with opened(writer.run) as (app, _):
+        screen = app.screen
+    screen._take(Backfill(share=0.5))
+    screen._draw_late()
 
 
 def test_a_closed_app_leaves_no_thread(tmp_path, writer):

@@ -3,7 +3,7 @@ import math
 import pytest
 from rich.cells import cell_len
 
-from qig_tui.text import age, bar, clip, duration, number, pad, quantity, signed, size, sparkline, thin_bar
+from qig_tui.text import age, axis_label, bar, clip, duration, number, pad, quantity, signed, size, sparkline, thin_bar
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,16 @@ def test_a_sparkline_survives_everything():
     assert sparkline([1.0, 1.0], 10) == "▄▄"
     assert sparkline([math.nan, 1.0, 2.0], 3) == "·▁█"
     assert len(sparkline([1e308, -1e308, 1e308, math.inf], 4)) == 4
+
+
+def test_what_differs_by_rounding_alone_is_a_flat_line():
+    assert sparkline([0.1] * 9, 4) == "▄▄▄▄"
+    assert sparkline([3.0, 3.0 + 2e-15, 3.0 - 2e-15], 3) == "▄▄▄"
+    assert sparkline([1.0, 1.0 + 1e-6], 2) == "▁█"
+
+
+@pytest.mark.parametrize("value", [0.0, 0.8125, -0.123456, 512_345_678.0, -1.2345e-12, 1e308, 99_999.0])
+def test_the_label_of_an_axis_fits_and_is_never_cut_to_another_number(value):
+    text = axis_label(value, 6)
+    assert len(text) <= 6
+    assert float(text) == pytest.approx(value, rel=0.4)

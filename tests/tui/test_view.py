@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,30 @@ def test_with_a_cursor_it_is_the_cursor_that_moves():
     assert View(cursor=1099).moved(1, ENDS).cursor == 1099
 
 
+def test_what_is_shown_goes_with_a_cursor_that_would_leave_it():
+    view = View(first=500, last=700, cursor=699)
+    for _ in range(3):
+        view = view.moved(1, ENDS)
+    assert (view.cursor, view.shown(ENDS)) == (705, (505, 705))
+    view = View(first=500, last=700, cursor=500).moved(-1, ENDS)
+    assert (view.cursor, view.shown(ENDS)) == (498, (498, 698))
+
+
+def test_zooming_around_another_step_takes_the_cursor_along():
+    view = View(cursor=150)
+    for _ in range(5):
+        view = view.zoomed(0.5, ENDS, around=900)
+    first, last = view.shown(ENDS)
+    assert (first, view.cursor) == (first, first)
+    assert first < 900 < last
+
+
+def test_a_cursor_is_set_in_sight_only():
+    assert View(first=500, last=700).pointed(900, ENDS).cursor == 700
+    assert View().pointed(2000, ENDS).cursor == 1099
+    assert View().pointed(600, ENDS).cursor == 600
+
+
 def test_smoothing_goes_round():
     view = View()
     seen = []
@@ -92,9 +118,12 @@ def test_no_path_leaves_what_was_read(ends):
         lambda v: v.zoomed(0.8, ends, around=int(rng.integers(ends[0], ends[1] + 1))),
         lambda v: v.moved(-1, ends),
         lambda v: v.moved(1, ends),
+        lambda v: v.pointed(int(rng.integers(ends[0], ends[1] + 1)), ends),
+        lambda v: replace(v, cursor=None),
     )
     view = View()
     for which in rng.integers(len(moves), size=500):
         view = moves[which](view)
         first, last = view.shown(ends)
         assert ends[0] <= first <= last <= ends[1]
+        assert view.cursor is None or first <= view.cursor <= last
