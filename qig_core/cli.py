@@ -1,5 +1,6 @@
 """qig-core: parse, build, call. What a command needs is imported when it runs; torch only where something trains."""
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -8,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from qig_core.errors import ExitCode, MissingExtra, QigError, Refused, UsageError
+from qig_core.errors import ExitCode, MissingExtra, QigError, Refused, RunFormatError, UsageError
 from qig_core.rundir.layout import RunDir, default_root, list_runs, resolve_run, split_selector
 from qig_core.rundir.printable import printable
-from qig_core.rundir.schema import ANSWERED
+from qig_core.rundir.schema import ANSWERED, VERBS
 from qig_core.terminal import out, print_facts, print_json, print_table, tell
 
 app = typer.Typer(
@@ -26,11 +27,21 @@ app.add_typer(checkpoints_app, name="checkpoints")
 
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of runs.  [default: $QIG_RUNS, else ./runs]")]
 Run = Annotated[str, typer.Argument(help="A run: its id, `latest`, its name, or its path.", show_default=False)]
+RunAt = Annotated[str, typer.Argument(help="A run, as everywhere; also RUN@CHECKPOINT.", show_default=False)]
+Checkpoint = Annotated[str | None, typer.Argument(help="A step, a name, latest, best or last-good.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 
 
 def _run(text: str, runs: Path | None) -> RunDir:
     return resolve_run(text, runs or default_root())
+
+
+def _run_at(text: str, checkpoint: str | None, runs: Path | None) -> tuple[RunDir, str | None]:
+    """RUN CHECKPOINT, or RUN@CHECKPOINT as --resume takes it."""
+    text, selector = split_selector(text)
+    if selector is not None and checkpoint is not None:
+        raise UsageError(f"two checkpoints, {selector!r} and {checkpoint!r}; name one")
+    return _run(text, runs), checkpoint if selector is None else selector
 
 
 def _version(wanted: bool) -> None:
@@ -56,15 +67,18 @@ def options(
     """Options of qig-core itself; its help stands above."""
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})  # --corpus takes several, as a shell's * gives them
 def train(
+    context: typer.Context,
     config: Annotated[
         Path | None,
         typer.Option(
             help="A TOML file; `qig-core config` prints every key. It wins over --preset, and --steps over it."
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="What a new run starts from: default or tiny.")] = "default",
+    preset: Annotated[
+        str | None, typer.Option(help="What a new run starts from: default or tiny.  [default: default]")
+    ] = None,
     runs: Runs = None,
     name: Annotated[str, typer.Option(help="A name to show beside the run's id.")] = "",
     run_id: Annotated[str, typer.Option("--id", help="The new run's id.  [default: time and chance]")] = "",
@@ -72,7 +86,6 @@ def train(
     corpus: Annotated[
         list[Path] | None, typer.Option(help="Text files and folders.  [default: Python's language reference]")
     ] = None,
-    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN[@STEP|@CHECKPOINT]", help="Go on with a run that has ended or died.")
     ] = None,
@@ -87,32 +100,38 @@ def train(
     """
     from qig_core.training import config as configuration
 
-    if preset not in configuration.PRESETS:
+    if preset is not None and preset not in configuration.PRESETS:
         raise UsageError(f"no preset {preset!r}; there are {', '.join(configuration.PRESETS)}")
-    if more and not corpus:
-        raise UsageError(f"unexpected argument {str(more[0])!r}; did you mean --corpus {str(more[0])!r}?")
-    if resume and fork:
+    if context.args and not corpus:
+        raise UsageError(f"unexpected argument {context.args[0]!r}; did you mean --corpus {context.args[0]!r}?")
+    if resume is not None and fork is not None:
         raise UsageError("--resume and --fork exclude each other: the same run, or a new one")
+    origin = fork if resume is None else resume
+    if origin is not None and preset is not None:
+        raise UsageError("--preset is for a new run; this one has its recorded configuration")
+    for option, value in (("--name", name), ("--id", run_id)):
+        if resume is not None and value:
+            raise UsageError(f"{option} is for a new run; a resumed one keeps its own")
+    if accept_new_corpus and resume is None:
+        raise UsageError("--accept-new-corpus is for --resume")
     given = configuration.read_toml(config) if config else {}
-    if won := configuration.overridden(configuration.PRESETS[preset], given):
+    start = configuration.PRESETS[preset or "default"]
+    if won := configuration.overridden(start, given):
         tell(f"qig-core: {str(config)!r} wins over --preset {preset} in {', '.join(won)}")
     if steps is not None:
         given = configuration.merge(given, {"steps": steps})
-    origin = resume or fork
     if origin is None:
-        given = configuration.merge(configuration.PRESETS[preset], given)
-    elif preset != "default":
-        raise UsageError("--preset is for a new run; this one has its recorded configuration")
+        given = configuration.merge(start, given)
     from qig_core.training import requests
 
-    texts = [*(corpus or []), *(more or [])]
+    texts = [*(corpus or []), *map(Path, context.args)]
     place = requests.Place(runs=runs or default_root(), run_id=run_id, name=name)
     if origin is None:
         request = requests.new(given, texts, place)
     else:
         text, selector = split_selector(origin)
         run = _run(text, runs)
-        if resume:
+        if resume is not None:
             request = requests.resume(run, selector, given, texts, place, new_corpus=accept_new_corpus)
         else:
             request = requests.fork(run, selector, given, texts, place)
@@ -152,8 +171,8 @@ def show(run: Run, runs: Runs = None, json: Json = False) -> None:
     from qig_core.rundir.summary import summarise
 
     summary = summarise(_run(run, runs), wait_for_beat_s=1.5)
-    if summary.manifest is None:
-        raise UsageError(summary.error or "unreadable")
+    if summary.error is not None or summary.manifest is None:
+        raise RunFormatError(summary.error)
     if json:
         print_json(summary.to_dict() | {"manifest": summary.manifest, "basin": summary.basin_values()})
         return
@@ -192,12 +211,15 @@ def list_all(runs: Runs = None, json: Json = False) -> None:
         for summary in summaries:
             print_json(summary.to_dict())
         return
+    for summary in summaries:
+        if summary.error is not None:
+            tell(f"{summary.run.id}: {summary.error}")
     if not summaries:
         tell(f"no runs under {str(root)!r}; make one with: qig-core train")
         return
     rows = []
     for summary in summaries:
-        state = summary.liveness.text if summary.liveness else "UNREADABLE"
+        state = summary.liveness.text if summary.liveness and not summary.error else "UNREADABLE"
         values = [summary.metrics.get(key) for key in ("phi", "kappa", "loss")]
         name = printable(summary.manifest.name if summary.manifest else "", 100)
         figures = [None if value is None else f"{value:.3f}" for value in values]
@@ -206,11 +228,11 @@ def list_all(runs: Runs = None, json: Json = False) -> None:
     print_table(("run", "name", "state", *numbers), rows, right=numbers, fold=("name", "state"))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -3 is a value, to be refused in words
 def ctl(
     run: Run,
     verb: Annotated[str, typer.Argument(help=f"{', '.join(ANSWERED)}.", show_default=False)],
-    value: Annotated[int | None, typer.Argument(help="For set_log_every: steps between samples.")] = None,
+    value: Annotated[str | None, typer.Argument(metavar="N", help="For set_log_every: steps between samples.")] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the end of it.")] = 30.0,
     runs: Runs = None,
     json: Json = False,
@@ -218,8 +240,9 @@ def ctl(
     """Ask the live trainer of a run for something and show the stages; exit 0 only when it is done."""
     from qig_core.rundir.mailbox import read_ack, send, withdraw
 
+    args = _args_of(verb, value)
     where = _run(run, runs)
-    command = send(where, verb, args=None if value is None else {"value": value})
+    command = send(where, verb, args=args)
     began = time.monotonic()
 
     def tell(stage: str, step: int | None, detail: Mapping[str, Any]) -> None:
@@ -246,6 +269,18 @@ def ctl(
     raise Refused(f"not confirmed within {wait:g} s")
 
 
+def _args_of(verb: str, value: str | None) -> dict[str, Any]:
+    """What goes with a verb; whether there is such a verb is not asked here."""
+    if verb == "set_log_every":
+        if value is None or not re.fullmatch(r"0{0,9}[1-9][0-9]{0,17}", value):
+            given = "" if value is None else f", not {value[:40]!r}"
+            raise UsageError(f"set_log_every needs N, a whole number ≥ 1{given}")
+        return {"value": int(value)}
+    if verb in VERBS and value is not None:
+        raise UsageError(f"{verb} takes nothing after it, and {value[:40]!r} was given; see qig-core ctl --help")
+    return {}
+
+
 @checkpoints_app.command(name="list")
 def checkpoints_list(run: Run, runs: Runs = None, json: Json = False) -> None:
     """Every checkpoint, newest first; a cheap look, not a verification."""
@@ -255,11 +290,12 @@ def checkpoints_list(run: Run, runs: Runs = None, json: Json = False) -> None:
 
 
 @checkpoints_app.command(name="show")
-def checkpoints_show(run: Run, checkpoint: str, runs: Runs = None) -> None:
-    """Everything that one checkpoint's manifest says, as JSON."""
+def checkpoints_show(run: RunAt, checkpoint: Checkpoint = None, runs: Runs = None) -> None:
+    """Everything that one checkpoint's manifest says, as JSON; the latest's where none is named."""
     from qig_core.checkpoints import commands
 
-    print_json(commands.show(_run(run, runs), checkpoint))
+    where, selector = _run_at(run, checkpoint, runs)
+    print_json(commands.show(where, "latest" if selector is None else selector))
 
 
 @checkpoints_app.command(name="latest")
@@ -279,14 +315,12 @@ def checkpoints_best(run: Run, runs: Runs = None, json: Json = False) -> None:
 
 
 @checkpoints_app.command(name="verify")
-def checkpoints_verify(
-    run: Run, checkpoint: Annotated[str | None, typer.Argument()] = None, runs: Runs = None, json: Json = False
-) -> None:
-    """Check sizes, digests and finiteness; exit 1 if any is not whole."""
+def checkpoints_verify(run: RunAt, checkpoint: Checkpoint = None, runs: Runs = None, json: Json = False) -> None:
+    """Check sizes, digests and finiteness, of all where none is named; exit 1 if any is not whole."""
     from qig_core.checkpoints import commands
 
     rows: list[dict[str, Any]] = []
-    for report in commands.verify(_run(run, runs), checkpoint):
+    for report in commands.verify(*_run_at(run, checkpoint, runs)):
         if json:
             print_json(report)
         if "result" in report:

@@ -15,14 +15,23 @@ _EPILOG = """\
 PATH is a run directory or a folder of runs (default: $QIG_RUNS, else ./runs); or, of a run under that default, its id,
 its name if no other has it, or "latest".
 exit codes of --once: 0 the run is well: it works (LIVE, SLOW, BUSY), is PAUSED, or ended with 0; and no condition is
-critical. 1 it is not: HUNG, SILENT, KILLED, ended otherwise, or a condition is critical. 2 there is no such run.
+critical. 1 it is not: HUNG, SILENT, KILLED, ended otherwise, or a condition is critical. 2 there is no such run, or it
+cannot be read.
 """
 
 
+_COLUMNS = range(20, 501)
+_ROWS = range(5, 201)
+"""Smaller shows nothing, larger takes minutes."""
+
+
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
-    if match is None or not all(1 <= int(n) <= 1000 for n in match.groups()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMNSxROWS, as in 160x48")
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
+    if match is None or int(match[1]) not in _COLUMNS or int(match[2]) not in _ROWS:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not COLUMNSxROWS, as in 160x48, of {_COLUMNS[0]} to {_COLUMNS[-1]} columns and "
+            f"{_ROWS[0]} to {_ROWS[-1]} rows"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -123,13 +132,16 @@ def _once(path: str, is_run: bool, *, as_json: bool) -> int:
     runs = [RunDir(path)] if is_run else list(list_runs(RunDir(path).path))
     try:
         for index, run in enumerate(runs):
-            picture = take(run)
+            try:
+                picture = take(run)
+            except RunFormatError as error:
+                # Of several runs the others can still be told.
+                code = _refuse(str(error))
+                continue
             if index and not as_json:
                 print()
             print(render(picture, as_json=as_json), end="", flush=True)
             code = max(code, exit_code(picture))
-    except RunFormatError as error:
-        return _refuse(str(error))
     except BrokenPipeError:
         # The reader had enough (`| head`); Python would complain again while it flushes at exit.
         with contextlib.suppress(OSError):
@@ -140,12 +152,12 @@ def _once(path: str, is_run: bool, *, as_json: bool) -> int:
 def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | None:
     from qig_core.errors import RunFormatError
     from qig_core.rundir.layout import RunDir
-    from qig_core.rundir.reader import read_manifest
+    from qig_tui.sources.local import open_run
 
     run = RunDir(os.path.abspath(path))
     if is_run:
         try:
-            read_manifest(run)
+            open_run(run)
         except RunFormatError as error:
             return _refuse(str(error))
     remote = bool(os.environ.get("SSH_CONNECTION"))

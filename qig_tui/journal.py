@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ from qig_core.rundir.schema import Event, MetricSpec, Unreadable
 from qig_tui.text import compact, grouped, number, safe
 
 STATES = ("unarmed", "ok", "warning", "critical")
-GLYPHS = {"unarmed": "○", "ok": "●", "warning": "▲", "critical": "✖"}
+SHOWN = ("unarmed", "ok", "unjudged", "warning", "critical")
+"""The states and what is shown instead of one that the newest value belies, by rising severity."""
+GLYPHS = {"unarmed": "○", "ok": "●", "unjudged": "▲", "warning": "▲", "critical": "✖"}
 SEVERITY_GLYPHS = {"info": "·", "warning": "▲", "critical": "✖"}
 _KEPT = 2000
 _MAX_CONDITIONS = 200
@@ -41,10 +43,6 @@ class Condition:
     since_step: int | None
     dwell: str
     cause: tuple[str, ...]
-
-    @property
-    def glyph(self) -> str:
-        return GLYPHS.get(self.state, "?")
 
     def margin(self, value: float | None, bounds: tuple[float | None, float | None] | None) -> float | None:
         """The share of the way to the limit that is left: 1 far from it, 0 at it or beyond; None if unknowable.
@@ -156,23 +154,21 @@ class Journal:
         """The worst state of any condition; "unarmed" where none is armed."""
         return max((c.state for c in self.conditions.values()), key=STATES.index, default="unarmed")
 
-    def count(self, state: str) -> int:
-        return sum(c.state == state for c in self.conditions.values())
 
-    def verdict(self, *, current: bool) -> str:
-        """The worst state in words with its glyph: ▲ 1 warning.
+def verdict(states: Sequence[str], *, current: bool) -> str:
+    """The worst of the conditions' states in words with its glyph: ▲ 1 warning.
 
-        Args:
-            current: whether somebody still judges; that nothing was broken is said in the past otherwise.
-        """
-        worst = self.worst
-        if not self.conditions:
-            return "○ no conditions"
-        if worst in ("warning", "critical"):
-            return f"{GLYPHS[worst]} {self.count(worst)} {worst}"
-        if worst == "unarmed":
-            return f"{GLYPHS['unarmed']} unarmed"
-        return f"{GLYPHS['ok']} limits ok" if current else f"{GLYPHS['unarmed']} limits were ok"
+    Args:
+        current: whether somebody still judges; that nothing was broken is said in the past otherwise.
+    """
+    if not states:
+        return "○ no conditions"
+    worst = max(states, key=SHOWN.index)
+    if worst in ("unjudged", "warning", "critical"):
+        return f"{GLYPHS[worst]} {states.count(worst)} {worst}"
+    if worst == "unarmed":
+        return f"{GLYPHS['unarmed']} unarmed"
+    return f"{GLYPHS['ok']} limits ok" if current else f"{GLYPHS['unarmed']} limits were ok"
 
 
 def _pairs(data: Mapping[str, Any], skip: tuple[str, ...] = ()) -> str:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rich.cells import cell_len
+
 from qig_core.errors import ExitCode
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import ENDED, Liveness, Word, has_beaten
@@ -13,6 +15,7 @@ from qig_core.rundir.schema import Event, Heartbeat
 from qig_tui import journal as journals
 from qig_tui.history import Series
 from qig_tui.picture import BasinView, ConditionRow, RunPicture
+from qig_tui.sources.checkpoints import in_sight, rest_of
 from qig_tui.sources.local import LocalSource
 from qig_tui.text import (
     ABSENT,
@@ -26,6 +29,7 @@ from qig_tui.text import (
     pad_left,
     percent,
     quantity,
+    regime_text,
     safe,
     signed,
     size,
@@ -43,7 +47,7 @@ def take(run: RunDir, *, sleep: Callable[[float], None] = time.sleep) -> RunPict
     """Read a run whole and watch until its heartbeat has moved, or does not.
 
     Raises:
-        RunFormatError: no readable manifest.
+        RunFormatError: the manifest, the telemetry or the events cannot be read.
     """
     # The whole file is the tail: minima and maxima are those of the run.
     source = LocalSource(run, tail_bytes=1 << 62)
@@ -86,8 +90,8 @@ def status_line(picture: RunPicture) -> str:
     if progress.eta_s is not None:
         parts.append(f"ETA {duration(progress.eta_s)}")
     if picture.history.regime:
-        parts.append(safe(picture.history.regime, 40).upper())
-    parts.append(picture.journal.verdict(current=picture.watched))
+        parts.append(regime_text(picture.history.regime, 40))
+    parts.append(picture.verdict()[1])
     return "  ".join(parts)
 
 
@@ -123,15 +127,21 @@ def _rule(title: str) -> str:
 def _metric_lines(picture: RunPicture) -> list[str]:
     if not picture.history.metrics:
         return ["no sample yet"]
-    lines = [f"{'':24} {'last':>12} {'min':>12} {'max':>12} {'points':>10}  trend"]
+    rows: list[list[str]] = []
     for name in picture.chart_metrics():
         series = picture.history.series(name)
         unit = picture.spec(name).unit
         low, high = series.extremes or (None, None)
         last = series.last
-        cells = (pad_left(quantity(v, unit), 12) for v in (None if last is None else last[1], low, high))
+        cells = [quantity(v, unit) for v in (None if last is None else last[1], low, high)]
         trend = sparkline(live_values(picture, series).tolist(), 24)
-        lines.append(f"{pad(safe(name, 24), 24)} {' '.join(cells)} {grouped(series.seen):>10}  {trend}")
+        rows.append([safe(name, 24), *cells, grouped(series.seen), trend])
+    # As wide as what stands in it: a number without its unit would be another one.
+    width = max(12, *(cell_len(cell) for row in rows for cell in row[1:4]))
+    lines = [
+        f"{pad(name, 24)} {' '.join(pad_left(cell, width) for cell in values)} {points:>10}  {trend}"
+        for name, *values, points, trend in [["", "last", "min", "max", "points", "trend"], *rows]
+    ]
     if picture.history.dropped_metrics:
         lines.append("more metrics were recorded than are kept")
     return lines
@@ -148,7 +158,7 @@ def _condition_line(row: ConditionRow) -> str:
     unit = f" {row.unit}" if row.unit else ""
     limit = "" if c.limit is None else f"{c.comparison} {compact(c.limit)}{unit}"
     margin = "" if row.margin is None else f"▕{bar(row.margin, 8)}▏ {percent(row.margin)} left"
-    state = f"{c.glyph} {c.state}"
+    state = f"{row.glyph} {row.state}"
     what = pad(f"{row.name} {limit}", 28)
     return f"{pad(state, 10)} {pad(c.id, 24)} {what} {pad_left(number(row.value), 9)}  {margin}"
 
@@ -170,16 +180,17 @@ def _event_line(event: Event) -> str:
 
 def _checkpoint_lines(picture: RunPicture) -> list[str]:
     if not picture.checkpoints:
-        return ["none"]
+        return [f"! {safe(picture.checkpoints_problem, 200)}" if picture.checkpoints_problem else "none"]
     tagged = picture.tagged
     lines = []
-    for entry in picture.checkpoints[:_CHECKPOINTS]:
+    shown = in_sight(picture.checkpoints, _CHECKPOINTS)
+    for entry in shown:
         words = [tag for tag, found in tagged.items() if found.name == entry.name] + [safe(t, 30) for t in entry.tags]
         mark = f"✖ {safe(entry.problem, 60)}" if entry.problem else "✓"
         step = ABSENT if entry.step is None else grouped(entry.step)
         lines.append(f"{mark} {pad(safe(entry.name, 40), 40)} step {step:>9}  {', '.join(words)}")
-    if len(picture.checkpoints) > _CHECKPOINTS:
-        lines.append(f"and {len(picture.checkpoints) - _CHECKPOINTS} older")
+    if len(shown) < len(picture.checkpoints):
+        lines.append(rest_of(picture.checkpoints, shown))
     return lines
 
 
@@ -204,6 +215,7 @@ def as_data(picture: RunPicture) -> dict[str, Any]:
         {
             "id": r.condition.id,
             "state": r.condition.state,
+            "unjudged": r.state == "unjudged",
             "metric": r.condition.metric,
             "comparison": r.condition.comparison,
             "limit": _plain(r.condition.limit),

@@ -11,7 +11,7 @@ from qig_core.geometry.simplex import fisher_rao_distance
 from qig_core.rundir.liveness import ENDED, Liveness, Word
 from qig_core.rundir.schema import Heartbeat, Manifest, MetricSpec, ReferenceLine
 from qig_tui.history import Bools, Floats, History, Series
-from qig_tui.journal import Condition, Journal
+from qig_tui.journal import GLYPHS, SHOWN, Condition, Journal, verdict
 from qig_tui.sources.checkpoints import CheckpointEntry
 from qig_tui.sources.local import Backfill, Update
 from qig_tui.text import safe, unit_text
@@ -47,15 +47,12 @@ class ChartData:
     title: str
     unit: str
     series: Series
+    """Held still: samples that come later are not in it, so that it stays as long as `abandoned`."""
     abandoned: Bools | None
     """Which points lie on a branch that the run went back from."""
     references: tuple[ReferenceLine, ...] = ()
     bounds: tuple[float | None, float | None] | None = None
     """The values that are possible."""
-
-    def still(self) -> "ChartData":
-        """As it is now: samples that come later are not in it."""
-        return replace(self, series=self.series.still())
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,16 @@ class ConditionRow:
     margin: float | None
     name: str
     unit: str
+
+    @property
+    def state(self) -> str:
+        """As judged last; "unjudged" where that was ok, and the newest value is none that could be."""
+        is_odd = self.value is not None and not math.isfinite(self.value)
+        return "unjudged" if is_odd and self.condition.state == "ok" else self.condition.state
+
+    @property
+    def glyph(self) -> str:
+        return GLYPHS[self.state]
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,9 @@ class RunPicture:
         self._listed: list[CheckpointEntry] = []
         self._found_bad: dict[str, str] = {}
         self.problem: str | None = None
+        """Why something cannot be read now."""
+        self.checkpoints_problem: str | None = None
+        """Why the list of the checkpoints is empty, where that does not mean that there are none."""
         self.bytes_per_s = 0.0
         self.waiting_bytes = 0
         self.lag_s: float | None = None
@@ -128,7 +138,8 @@ class RunPicture:
         if update.checkpoints is not None:
             self._listed = update.checkpoints
             self.checkpoints = _marked(self._listed, self._found_bad)
-        self.problem = update.problem
+        self.checkpoints_problem = update.checkpoints_problem
+        self.problem = update.problem or update.checkpoints_problem
         if update.lag_s is not None:
             self.lag_s = update.lag_s
         self.bytes_per_s, self.waiting_bytes = update.bytes_per_s, update.waiting_bytes
@@ -207,8 +218,8 @@ class RunPicture:
         return Progress(step, total, fraction, eta, pace)
 
     def chart(self, metric: str) -> ChartData:
-        """What a chart of a metric draws."""
-        spec, series = self.spec(metric), self.history.series(metric)
+        """What a chart of a metric draws, as it is now: it may be drawn again after more has come."""
+        spec, series = self.spec(metric), self.history.series(metric).still()
         return ChartData(
             label=self.label(metric),
             title=self.title(metric),
@@ -237,6 +248,12 @@ class RunPicture:
             )
         return rows
 
+    def verdict(self) -> tuple[str, str]:
+        """The worst state of any condition as it is shown, and that in words."""
+        states = [row.state for row in self.condition_rows()]
+        worst = max(states, key=SHOWN.index, default="unarmed")
+        return worst, verdict(states, current=self.watched)
+
     def basin(self) -> BasinView | None:
         history = self.history
         if not history.basins or history.reference is None:
@@ -262,6 +279,17 @@ class RunPicture:
         """Alive, paused included, or ended with 0; and no condition critical."""
         fine = self.watched or (self.liveness.word == Word.EXITED and self.manifest.exit_code == 0)
         return fine and self.journal.worst != "critical"
+
+    @property
+    def went_back(self) -> dict[str, int]:
+        """By name, the checkpoints whose branch the run left again, and the step that it went back to."""
+        found = {}
+        for event in self.journal.restored:
+            for entry in self.checkpoints:
+                if event.step is not None and entry.manifest is not None and entry.t < event.t:
+                    if entry.manifest.step > event.step:
+                        found[entry.name] = event.step
+        return found
 
     @property
     def tagged(self) -> dict[str, CheckpointEntry]:

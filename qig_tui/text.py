@@ -118,6 +118,11 @@ def clock(t: float) -> str:
         return "--:--:--"
 
 
+def regime_text(regime: str, cells: int) -> str:
+    """A recorded name as it is read: TOPOLOGICAL INSTABILITY."""
+    return safe(regime, cells).upper().replace("_", " ")
+
+
 def percent(fraction: float) -> str:
     return f"{100 * fraction:.0f} %"
 

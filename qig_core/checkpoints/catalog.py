@@ -14,12 +14,15 @@ from qig_core.checkpoints.manifest_file import is_payload_name, read_sealed
 from qig_core.checkpoints.ranking import DEFAULT_SCORE, best, last_good, latest
 from qig_core.errors import CheckpointError, UsageError
 from qig_core.rundir.layout import CHECKPOINT_MANIFEST, RunDir
+from qig_core.rundir.reader import open_regular
 from qig_core.rundir.schema import CheckpointManifest
 
 Status = Literal["COMPLETE", "TORN", "HASH-MISMATCH", "UNREADABLE"]
 """TORN: something is missing or short. UNREADABLE: the manifest is damaged, or a file is not one that may be opened."""
 
 _NAME = re.compile(r"step-(\d{8,})-[0-9a-f]{6}")
+_NAMED = 5
+"""Names in one sentence, at most."""
 
 
 class _Tags(msgspec.Struct):
@@ -121,11 +124,13 @@ def read_tags(run: RunDir, name: str) -> tuple[str, ...]:
     """
     path = run.checkpoint_tags(name)
     try:
-        tags = msgspec.json.decode(path.read_bytes(), type=_Tags).tags
+        with open(open_regular(path), "rb") as file:
+            tags = msgspec.json.decode(file.read(), type=_Tags).tags
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read ({error}); delete it to begin without tags") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{str(path)!r} cannot be read ({why}); delete it to begin without tags") from error
     return tuple(sorted(set(tags)))
 
 
@@ -199,6 +204,11 @@ def resolve(run: RunDir, text: str, *, score: str = DEFAULT_SCORE, lower_is_bett
 def _listing(found: Sequence[Found]) -> str:
     if not found:
         return "; there is none"
-    names = [one.name if one.status == "COMPLETE" else f"{one.name} ({one.status})" for one in found[:10]]
-    rest = f" and {len(found) - 10} older" if len(found) > 10 else ""
-    return f"; there are, newest first: {', '.join(names)}{rest}"
+    names = [one.name if one.status == "COMPLETE" else f"{one.name} ({one.status})" for one in found]
+    return f"; there are, newest first: {in_words(names)}"
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Some names for a sentence: a run may have thousands."""
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + rest

@@ -24,7 +24,7 @@ def list_rows(run: RunDir) -> list[Row]:
 
 
 def show(run: RunDir, text: str) -> Row:
-    """`show NAME`: the row of `list`, and under `manifest` everything that the manifest says.
+    """`show`: the row of `list`, and under `manifest` everything that the manifest says. `text`: as `resolve` takes it.
 
     Raises:
         CheckpointError: `text` names none, or more than one.

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qig_core.checkpoints.catalog import list_checkpoints, resolve
+from qig_core.checkpoints.catalog import in_words, list_checkpoints, resolve
 from qig_core.checkpoints.store import quarantine, remove_stale_temporaries
 from qig_core.checkpoints.verification import Progress, Verification, verify
 from qig_core.errors import CheckpointError, ConfigError, exit_code_of
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.lock import refuse_if_locked
 from qig_core.rundir.schema import CheckpointManifest, Manifest
 from qig_core.rundir.writer import RunWriter
 
@@ -55,7 +54,7 @@ def newest_verified(run: RunDir, progress: Progress | None = None, on_bad: OnBad
         if on_bad is not None:
             on_bad(verification, path)
     if bad:
-        raise CheckpointError(f"no sound checkpoint is left in {str(run.checkpoints)!r}; set aside: {', '.join(bad)}")
+        raise CheckpointError(f"no sound checkpoint is left in {str(run.checkpoints)!r}; set aside: {in_words(bad)}")
     raise CheckpointError(f"there is no checkpoint in {str(run.checkpoints)!r}")
 
 
@@ -112,7 +111,7 @@ def foresee(run: RunDir, selector: str | None, total_steps: int | None = None) -
     if total_steps is not None and found.step is not None and found.step >= total_steps:
         raise ConfigError(
             f"checkpoint {found.name!r} is at step {found.step} and the run's total is {total_steps}: nothing is left "
-            "to do; name a larger total (--steps), or an earlier checkpoint"
+            "to do; name a larger total (--steps; total_steps in a loop of your own), or an earlier checkpoint"
         )
     return found.name if selector else None
 
@@ -126,13 +125,15 @@ def go_on(
     total_steps: int | None = None,
     or_from_birth: bool = False,
 ) -> tuple[RunWriter, Restored]:
-    """Open a run for a new session in its own directory and put the state of one of its checkpoints back.
+    """Put the state of one of a run's checkpoints back and open the run for a new session in its own directory.
 
     The newest that verifies, or the one that `selector` names. Bad ones are set aside and told; the session says from
-    which checkpoint it goes on, and a `restored` event with its step and fingerprint proves it.
+    which checkpoint it goes on, and a `restored` event with its step and fingerprint proves it. The session begins when
+    the state is back: what is refused leaves the run as it was, but for what was set aside.
 
     Args:
         amend: what the manifest is to say from now on.
+        total_steps: None for the recorded total, if there is one.
         or_from_birth: a run without any checkpoint begins again at step 0, with the state as it is.
 
     Raises:
@@ -140,18 +141,29 @@ def go_on(
         CheckpointError: no checkpoint that can be trusted.
         ConfigError: nothing is left to do, or the state does not fit.
     """
-    refuse_if_locked(run.lock)
-    name = foresee(run, selector, total_steps)
-    birth = not list_checkpoints(run)
-    if birth and not or_from_birth:
-        raise CheckpointError(f"there is no checkpoint in {str(run.checkpoints)!r} to go on from")
-    writer = RunWriter.reopen(run)
+    run = RunDir(run.path.absolute())  # whatever the program's working directory becomes
+    restored = Restored()
+    bad: list[dict[str, Any]] = []
+
+    def set_aside(found: Verification, where: Path) -> None:
+        print(f"qig: {found.name} is {found.status} and was set aside as {where.name}", file=sys.stderr)
+        bad.append({"name": found.name, "status": found.status, "moved_to": where.name})
+
+    def prepare(manifest: Manifest) -> str | None:
+        nonlocal restored
+        name = foresee(run, selector, total_steps or manifest.total_steps)
+        if list_checkpoints(run):
+            restored = restore(run, name or newest_verified(run, on_bad=set_aside).name, load_state)
+        elif not or_from_birth:
+            raise CheckpointError(f"there is no checkpoint in {str(run.checkpoints)!r} to go on from")
+        amend(manifest)
+        return restored.checkpoint
+
+    writer = RunWriter.reopen(run, prepare=prepare)
     try:
         remove_stale_temporaries(run, writer.session)
-        restored = Restored() if birth else restore(run, name or _newest(writer), load_state)
-        writer.manifest.sessions[-1].resumed_from = restored.checkpoint
-        amend(writer.manifest)
-        writer.save_manifest()
+        for one in bad:
+            writer.event("quarantined", severity="warning", **one)
         announce(writer, restored)
     except BaseException as error:
         writer.close(exit_code_of(error), str(error)[:500])
@@ -162,13 +174,3 @@ def go_on(
 def announce(writer: RunWriter, restored: Restored) -> None:
     """Say in the run from where this session goes on."""
     writer.event("restored", step=restored.step, checkpoint=restored.checkpoint, fingerprint=restored.fingerprint)
-
-
-def _newest(writer: RunWriter) -> str:
-    """The checkpoint to go on from; each bad one that is set aside on the way is told."""
-
-    def tell(bad: Verification, where: Path) -> None:
-        print(f"qig: {bad.name} is {bad.status} and was set aside as {where.name}", file=sys.stderr)
-        writer.event("quarantined", severity="warning", name=bad.name, status=bad.status, moved_to=where.name)
-
-    return newest_verified(writer.run, on_bad=tell).name

@@ -132,8 +132,16 @@ def new_run_id(now: float | None = None) -> str:
 
 
 def split_selector(text: str) -> tuple[str, str | None]:
-    """RUN[@STEP|@CHECKPOINT] as RUN and the rest; an @ inside a folder's name is part of the path."""
+    """RUN[@STEP|@CHECKPOINT] as RUN and the rest; an @ inside a folder's name is part of the path.
+
+    Raises:
+        UsageError: nothing after the @.
+    """
     run, at, selector = text.rpartition("@")
+    if at and not selector:
+        raise UsageError(
+            f"{text[:300]!r}: a step or a checkpoint is missing after the @; without the @ it is the newest"
+        )
     return (run, selector) if at and "/" not in selector else (text, None)
 
 
@@ -195,13 +203,18 @@ def _glance(run: RunDir) -> _Glance:
 
 
 def list_runs(root: Path) -> Iterator[RunDir]:
-    """The run directories directly under `root`, oldest id first; nothing where the folder is absent."""
+    """The run directories directly under `root`, oldest id first; nothing where the folder is absent.
+
+    Raises:
+        UsageError: the folder cannot be read.
+    """
     try:
-        with os.scandir(root) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
+        names = os.listdir(root)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for name in names:
+    except OSError as error:
+        raise UsageError(f"{str(root)!r} cannot be read: {error.strerror}") from error
+    for name in sorted(names):
         run = RunDir(root / name)
         if run.exists():
             yield run

@@ -40,7 +40,7 @@ class _Formatted(msgspec.Struct):
 F = TypeVar("F", Manifest, _Formatted)
 
 
-def _open_regular(path: Path) -> int:
+def open_regular(path: Path) -> int:
     """A descriptor for reading; a FIFO or a device, on which a read may never end, is an OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -56,7 +56,7 @@ def read_document(path: Path, kind: type[D], *, what: str = "") -> D:
         RunFormatError: absent, unreadable or not of this form.
     """
     try:
-        with open(_open_regular(path), "rb") as file:
+        with open(open_regular(path), "rb") as file:
             return msgspec.json.decode(file.read(), type=kind)
     except FileNotFoundError as error:
         raise RunFormatError(f"{str(path)!r} does not exist") from error
@@ -181,7 +181,7 @@ class Tail(Generic[R]):
             self._restart()
         if self._fd < 0:
             try:
-                self._fd = _open_regular(self.path)
+                self._fd = open_regular(self.path)
             except FileNotFoundError:
                 return Batch(restarted=restarted)
             if os.fstat(self._fd).st_size < self.offset:
@@ -267,7 +267,7 @@ def tail_start(path: Path, size_bytes: int) -> int:
     0 for a shorter or absent file.
     """
     try:
-        with open(_open_regular(path), "rb") as file:
+        with open(open_regular(path), "rb") as file:
             end = file.seek(0, os.SEEK_END)
             while size_bytes < end:
                 file.seek(end - size_bytes - 1)

@@ -3,6 +3,7 @@
 import math
 import struct
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import BeatWatch, Liveness
-from qig_core.rundir.reader import LineDecoder, read_manifest, tail_start
+from qig_core.rundir.reader import LineDecoder, open_regular, read_manifest, tail_start
 from qig_core.rundir.schema import Event, Manifest, Sample, Unreadable
 from qig_core.rundir.values import decode_basin
 
@@ -23,7 +24,8 @@ class Summary(msgspec.Struct):
     run: RunDir
     manifest: Manifest | None = None
     error: str | None = None
-    """Why the manifest cannot be read; everything below is then empty."""
+    """Which file cannot be read, and why: the first of them. What it would have told is empty; all of it, if it is the
+    manifest."""
     liveness: Liveness | None = None
     step: int | None = None
     t: float | None = None
@@ -67,20 +69,23 @@ class Summary(msgspec.Struct):
         }
 
 
-def _last_records(run_file: Any, kind: Any) -> list[Any]:
-    start = tail_start(run_file, _TAIL_BYTES)
+def _last_records(summary: Summary, run_file: Path, kind: Any) -> list[Any]:
     try:
-        with open(run_file, "rb") as file:
+        start = tail_start(run_file, _TAIL_BYTES)
+        with open(open_regular(run_file), "rb") as file:
             file.seek(start)
             chunk = file.read()
-    except OSError:
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        summary.error = summary.error or f"{str(run_file)!r} cannot be read: {error.strerror}"
         return []
     whole = chunk[: chunk.rfind(b"\n") + 1]
     return [r for r in LineDecoder(run_file, kind).decode(whole, start) if not isinstance(r, Unreadable)]
 
 
 def summarise(run: RunDir, *, wait_for_beat_s: float = 0.0) -> Summary:
-    """Read the ends of a run's files.
+    """Read the ends of a run's files. One that cannot be read is the summary's `error`, never an exception.
 
     Args:
         wait_for_beat_s: how long to watch a running trainer for a new beat before judging it. Without it a run on
@@ -101,13 +106,13 @@ def summarise(run: RunDir, *, wait_for_beat_s: float = 0.0) -> Summary:
         summary.liveness = watch.look(manifest)
         if watch.heartbeat is None or watch.heartbeat.beat != first:
             break
-    for sample in _last_records(run.telemetry(), Sample):
+    for sample in _last_records(summary, run.telemetry(), Sample):
         summary.step, summary.t = sample.step, sample.t
         summary.metrics.update(sample.m)
         summary.nonfinite = {k: v for k, v in summary.nonfinite.items() if k not in sample.m} | sample.nonfinite
         summary.basin = sample.basin or summary.basin
         summary.regime = sample.regime or summary.regime
-    events: list[Event] = _last_records(run.events, Event)
+    events: list[Event] = _last_records(summary, run.events, Event)
     for event in events:
         if event.kind == "condition" and isinstance(event.data.get("id"), str):
             summary.conditions[event.data["id"]] = str(event.data.get("state"))

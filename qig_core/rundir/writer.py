@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from math import isfinite
 from pathlib import Path
@@ -234,26 +234,44 @@ class RunWriter:
 
     @classmethod
     def reopen(
-        cls, run: RunDir, *, resumed_from: str | None = None, fsync: Fsync = "interval", buffered: bool = False
+        cls,
+        run: RunDir,
+        *,
+        resumed_from: str | None = None,
+        prepare: Callable[[Manifest], str | None] | None = None,
+        fsync: Fsync = "interval",
+        buffered: bool = False,
     ) -> "RunWriter":
         """Go on with a run whose trainer has ended or died: the same directory, a new session.
+
+        Args:
+            prepare: called with the lock held, before anything is written: may change the manifest, and returns what
+                `resumed_from` is. What it raises is raised, and the run is as it was.
 
         Raises:
             RunNotFound: no run directory there. RunFormatError: its manifest cannot be read.
         """
         if not run.exists():
             raise RunNotFound(f"{str(run.path)!r} is not a run directory (no run.json)")
-        return cls._holding(run, None, resumed_from, fsync, buffered)
+        return cls._holding(run, None, resumed_from, fsync, buffered, prepare)
 
     @classmethod
     def _holding(
-        cls, run: RunDir, manifest: Manifest | None, resumed_from: str | None, fsync: Fsync, buffered: bool
+        cls,
+        run: RunDir,
+        manifest: Manifest | None,
+        resumed_from: str | None,
+        fsync: Fsync,
+        buffered: bool,
+        prepare: Callable[[Manifest], str | None] | None = None,
     ) -> "RunWriter":
         run = RunDir(run.path.absolute())  # whatever the program's working directory becomes
         lock = RunLock(run.lock)
         try:
             # Read only now: before the lock was held, another writer could still have changed it.
             manifest = manifest or read_manifest(run)
+            if prepare is not None:
+                resumed_from = prepare(manifest)
             return cls(run, manifest, lock, resumed_from=resumed_from, fsync=fsync, buffered=buffered)
         except BaseException:
             lock.release()

@@ -1,16 +1,17 @@
 """The guard around anybody's training loop: judge, record, obey, save, stop in order. Measures and trains nothing.
 
-    with IntegratedMonitor.open("runs", name="mine", save=save) as monitor:
-        for step in range(steps):
+    with IntegratedMonitor.open("runs", name="mine", total_steps=steps, save=save) as monitor:
+        for step in range(monitor.first_step, steps):
             loss = ...; loss.backward()
             if not monitor.check(step, {"loss": loss.item()}):
                 break
             optimizer.step()
+        monitor.finish(steps)
     sys.exit(monitor.exit_code)
 
 `step` counts the optimiser updates that were applied. `check` comes before the update: a checkpoint taken in it holds
-exactly `step` updates, and a resume begins by doing step `step` again: with `restore` and `resume` given to `open`, the
-loop goes over `range(monitor.first_step, steps)`.
+exactly `step` updates, and a resume begins by doing step `step` again, if `restore` and `resume` are given to `open`.
+`finish` makes the last checkpoint: only the loop knows that its last update was applied. It does nothing after a stop.
 """
 
 import importlib.metadata
@@ -43,9 +44,24 @@ def _plain(metrics: Mapping[str, float | None]) -> dict[str, float]:
         # A float only where every value is an int or a float: almost always, and quickly known.
         if type(sum(sample.values())) is float:
             return sample
-    except TypeError:  # a None
+    except (TypeError, RuntimeError):  # a None; tensors of two devices
         pass
-    return {name: float(value) for name, value in sample.items() if value is not None}
+    return {name: _number(value) for name, value in sample.items() if value is not None}
+
+
+def _number(value: Any) -> float:
+    """Of a tensor or an array of one number as well: float() would warn of a tensor's gradient."""
+    item = getattr(value, "item", None)
+    return float(value if item is None else item())
+
+
+def _versions() -> dict[str, str]:
+    """Of the program, and of what its numbers come from, where the loop has imported that."""
+    found = {"python": platform.python_version(), "qig-tui": importlib.metadata.version("qig-tui")}
+    for name in ("torch", "numpy"):
+        if version := getattr(sys.modules.get(name), "__version__", None):
+            found[name] = str(version)
+    return found
 
 
 class IntegratedMonitor:
@@ -133,13 +149,14 @@ class IntegratedMonitor:
 
         Args:
             restore: puts the state of a checkpoint back, as `qig_core.checkpoints.saving.restorer` makes one.
+            total_steps: how many updates the loop is to make; a resume without one keeps the recorded one.
             resume: RUN[@STEP|@CHECKPOINT]: a run's id, `latest`, its name or its path; from its newest checkpoint that
                 verifies where none is named. None: a new run. What is random in the loop is set up before `open`.
 
         Raises:
             RecordWriteError: the folder cannot be written.
             UsageError: `resume` without `restore`, or no such run.
-            RunLocked, CheckpointError: as `restore` does.
+            RunLocked, CheckpointError, ConfigError: as `restore` does; the run is then as it was.
         """
         if isinstance(profile := settings.get("profile"), str):
             settings["profile"] = load_profile(profile)  # refused before there is a run
@@ -169,7 +186,7 @@ class IntegratedMonitor:
             total_steps=total_steps,
             config=dict(config or {}),
             metrics=list(metrics),
-            versions={"python": platform.python_version(), "qig-tui": importlib.metadata.version("qig-tui")},
+            versions=_versions(),
             git=git_revision(Path.cwd()),
         )
         return cls(RunWriter.create(Path(runs), manifest), **settings)
@@ -206,7 +223,7 @@ class IntegratedMonitor:
 
         Args:
             step: updates applied so far.
-            metrics: name to value; None and absent are "not measured".
+            metrics: name to value, a number or a tensor of one; None and absent are "not measured".
             basin: little-endian float32, 64 of them.
         """
         if self._outcome.ended:

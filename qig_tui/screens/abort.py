@@ -11,7 +11,7 @@ from textual.widgets import Button
 from qig_core.errors import Refused
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import Word
-from qig_tui.actions import ESCALATE_AFTER_S, Asked, ask, send_signal
+from qig_tui.actions import ESCALATE_AFTER_S, PROGRAM, Asked, ask, send_signal
 from qig_tui.picture import RunPicture
 from qig_tui.screens.dialog import Dialog
 from qig_tui.text import duration, pad, pad_left, safe
@@ -101,9 +101,10 @@ class AbortScreen(Dialog[bool]):
             text.append("✖ not asked: ", style="bold")
             text.append(self._refusal)
             return text
-        step = self._picture.progress.step
-        text.append("The trainer ends its step, writes an emergency checkpoint and exits.\n")
-        text.append(f"It is at step {'?' if step is None else step}. r brings it back from there later.", style="dim")
+        text.append("The trainer ends its step, saves a checkpoint where it stops, and exits.\n")
+        ours = self._picture.manifest.program == PROGRAM
+        later = "r brings it back from that checkpoint" if ours else "r shows how to start it again from there"
+        text.append(f"{later}.", style="dim")
         if self._picture.liveness.word in _DOUBTFUL:
             text.append(f"\n\n▲ It is {safe(self._picture.liveness.text, 80)}: it may not hear this.", style="bold")
         return text

@@ -15,6 +15,7 @@ from qig_tui.screens.recover import RecoverScreen
 from qig_tui.text import duration, safe
 
 _ACK_S = 0.2
+_TITLES = {"done": "checkpoint written", "refused": "no checkpoint"}
 _READ_ONLY = "this dashboard is read-only: every command is disabled"
 
 
@@ -40,7 +41,7 @@ class RunCommands:
             self._screen.app.push_screen(AbortScreen(self._picture, self._run))
 
     async def checkpoint(self) -> None:
-        """Ask for a checkpoint and tell each stage as it comes."""
+        """Ask for a checkpoint and tell how far that has come, each stage in the place of the one before."""
         if not self._may_ask():
             return
         try:
@@ -50,16 +51,16 @@ class RunCommands:
             return
         told = 0
         while asked.elapsed_s < asked.command.ttl_s:
-            for stage in asked.stages[told:]:
+            if len(asked.stages) > told:
+                told, stage = len(asked.stages), asked.stages[-1]
+                title = _TITLES.get(stage.name, f"checkpoint {stage.name}")
                 severity: SeverityLevel = "error" if stage.name == "refused" else "information"
-                words = f"{duration(stage.after_s)}  {stage.detail}"
-                self._tell(words, title=f"checkpoint {stage.name}", severity=severity)
-            told = len(asked.stages)
+                self._tell_instead(f"{duration(stage.after_s)}  {stage.detail}", title=title, severity=severity)
             if asked.ended:
                 return
             await asyncio.sleep(_ACK_S)
             asked.look()
-        self._tell("the trainer did not answer", title="checkpoint", severity="error")
+        self._tell_instead("the trainer did not answer", title="no checkpoint", severity="error")
 
     def recover(self) -> None:
         if self._read_only:
@@ -89,6 +90,11 @@ class RunCommands:
             self._tell(f"the run is {self._picture.liveness.text}: there is no trainer to ask")
             return False
         return True
+
+    def _tell_instead(self, words: str, *, title: str, severity: SeverityLevel) -> None:
+        """In the place of what was told before: a pile of it would cover what it is about."""
+        self._screen.app.clear_notifications()
+        self._tell(words, title=title, severity=severity)
 
     def _tell(self, words: str, *, title: str = "", severity: SeverityLevel = "warning") -> None:
         self._screen.notify(words, title=title, severity=severity, markup=False)

@@ -37,11 +37,15 @@ class RecoverScreen(Dialog[bool]):
         self._run = run
         self._start = starter
         self._entries = list(picture.checkpoints)
+        self._left = picture.went_back
         self._sessions_before = {s.id for s in picture.manifest.sessions}
         self._following: CheckpointEntry | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log: list[tuple[str, str, str]] = []
         self._said: list[str] = []
+        self._wanted: str | None = None
+        """The checkpoint to start from as soon as it is found to be whole."""
+        self._verifying = False
         self._waited_s = 0.0
         self.status: dict[str, str] = {}
         """Checkpoint name to what the verification said."""
@@ -63,9 +67,10 @@ class RecoverScreen(Dialog[bool]):
             # What does not fit is cut on the right, never the status.
             table.add_column(Text(label), key=label, width=_STATUS_CELLS if label == "status" else None)
         for entry in self._entries:
-            table.add_row(*_row(entry), self._tags(entry), key=entry.name)
+            table.add_row(*_row(entry, left=entry.name in self._left), self._tags(entry), key=entry.name)
         if self._entries:
             table.focus()
+            self._verifying = True
             self._verify()
         else:
             table.display = False
@@ -78,7 +83,10 @@ class RecoverScreen(Dialog[bool]):
 
     def _tags(self, entry: CheckpointEntry) -> Text:
         tagged = [tag for tag, found in self._picture.tagged.items() if found.name == entry.name]
-        return Text(safe(", ".join([*tagged, *entry.tags]), 26))
+        if entry.name in self._left:
+            # First: what does not fit is cut on the right.
+            tagged.insert(0, f"before the resume at {grouped(self._left[entry.name])}")
+        return Text(safe(", ".join([*tagged, *entry.tags]), 40))
 
     @work(exclusive=True, group="verify")
     async def _verify(self) -> None:
@@ -88,9 +96,11 @@ class RecoverScreen(Dialog[bool]):
                 at = found["progress"]
                 note.update(Text(f"verifying {at.get('number', '?')} of {at.get('of', '?')}", style="dim"))
             elif "result" in found and isinstance(found["result"], list):
-                note.update(Text("verified: sizes, digests, finiteness", style="dim"))
                 for row in found["result"]:
                     self._take_status(row)
+                damaged = sum(s != "COMPLETE" for s in self.status.values())
+                words = f"; ✖ {grouped(damaged)} of {grouped(len(self.status))} damaged" if damaged else ""
+                note.update(Text.assemble(("verified: sizes, digests, finiteness", "dim"), (words, "bold")))
                 self._picture.verified({name: "" if s == "COMPLETE" else s for name, s in self.status.items()})
                 for entry in self._entries:
                     self.query_one(DataTable).update_cell(entry.name, "tags", self._tags(entry))
@@ -99,7 +109,22 @@ class RecoverScreen(Dialog[bool]):
                 note.update(Text(f"▲ not verified: {safe(found['error'], 200)}", style="bold"))
                 for entry in self._entries:
                     self._take_status({"name": entry.name, "status": "unverified"})
+        self._verifying = False
+        self._start_wanted()
         self._show()
+
+    def _start_wanted(self) -> None:
+        """What was confirmed before it was verified starts now if it is whole, and else is said not to."""
+        name, self._wanted = self._wanted, None
+        if name is None:
+            return
+        if self.status.get(name) == "COMPLETE":
+            self.action_confirm()
+        else:
+            self._warn(f"not started: {safe(name, 60)} is {self.status.get(name, 'unverified')}")
+
+    def _warn(self, words: str) -> None:
+        self.notify(words, severity="warning", markup=False)
 
     def _take_status(self, row: object) -> None:
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
@@ -122,16 +147,32 @@ class RecoverScreen(Dialog[bool]):
 
     @on(DataTable.RowHighlighted)
     def show_command(self) -> None:
+        if self.chosen is None or self.chosen.name != self._wanted:
+            self._wanted = None
         self._show()
 
     @on(DataTable.RowSelected)
     def ask_for_confirmation(self) -> None:
+        """To the button, where the same key starts; or the word why there is none."""
+        entry = self.chosen
+        if entry is None or self._process is not None:
+            return
+        obstacle = self._obstacle(entry, relaunch(self._run, self._picture.manifest, entry.name))
+        if obstacle is not None:
+            self._warn(obstacle)
+            return
         self.query_one("#confirm", Button).focus()
+        self._show()
+
+    def on_descendant_blur(self) -> None:
+        if self.is_current:
+            self._show()
 
     def _obstacle(self, entry: CheckpointEntry, plan: Relaunch) -> str | None:
-        status = self.status.get(entry.name)
-        if status is None:
-            return "the checkpoint is still being verified"
+        """Why the command is not started, whatever may still be found out."""
+        status = self.status.get(entry.name, "unverified")
+        if entry.problem and entry.name not in self.status:
+            return f"the checkpoint is {safe(entry.problem, 200)}"
         if status not in ("COMPLETE", "unverified"):
             problem = self._problems.get(entry.name)
             return f"the checkpoint is {status}" + (f": {problem}" if problem else "")
@@ -148,7 +189,12 @@ class RecoverScreen(Dialog[bool]):
         if entry is None or self._process is not None:
             return
         plan = relaunch(self._run, self._picture.manifest, entry.name)
-        if self._obstacle(entry, plan) is not None:
+        obstacle = self._obstacle(entry, plan)
+        if obstacle is not None:
+            self._warn(obstacle)
+            return
+        if self._verifying:
+            self._wanted = entry.name
             self._show()
             return
         try:
@@ -164,6 +210,7 @@ class RecoverScreen(Dialog[bool]):
         self._show()
 
     def action_cancel(self) -> None:
+        self._wanted = None
         self.dismiss(bool(self.recovered))
 
     def _follow(self) -> None:
@@ -201,7 +248,8 @@ class RecoverScreen(Dialog[bool]):
         confirm.display = False
         text = Text()
         if entry is None:
-            text.append("This run has no checkpoint to go on from.")
+            problem = self._picture.checkpoints_problem
+            text.append("This run has no checkpoint to go on from." if problem is None else f"✖ {safe(problem, 200)}")
         else:
             plan = relaunch(self._run, self._picture.manifest, entry.name)
             confirm.display = plan.ours and self._process is None
@@ -217,6 +265,7 @@ class RecoverScreen(Dialog[bool]):
                     text.append(f"\n\n○ {obstacle}", style="bold")
                 else:
                     text.append("\n\nIt runs in a session of its own; its output goes to console.log.", style="dim")
+                    text.append(self._next(confirm), style="bold")
         for glyph, name, detail in self._log:
             text.append(f"\n{glyph} {pad(name, 11)}", style="bold")
             text.append(f" {detail}")
@@ -228,15 +277,26 @@ class RecoverScreen(Dialog[bool]):
             text.append(f"\n  {line}", style="dim")
         self.say(text)
 
+    def _next(self, confirm: Button) -> str:
+        """What the next key does, where one was pressed already."""
+        if self._wanted is not None:
+            return "\n● It waits for the verification and starts if the checkpoint is whole; esc to leave it."
+        if confirm.has_focus:
+            when = " once it is verified" if self._verifying else ""
+            return f"\n● enter or y starts it{when}; esc to leave it."
+        return "\n○ It is still being verified." if self._verifying else ""
 
-def _row(entry: CheckpointEntry) -> list[Text]:
+
+def _row(entry: CheckpointEntry, *, left: bool) -> list[Text]:
+    """Args: left: whether the run went back to before it."""
     manifest = entry.manifest
     cells = [
         ABSENT if entry.step is None else grouped(entry.step),
         f"✖ {safe(entry.problem.split()[0].rstrip(':'), 40)}" if entry.problem else _CHECKING,
-        ABSENT if manifest is None else clock(manifest.t),
+        clock(entry.t),
         number(None if manifest is None else manifest.metrics.get("phi")),
         number(None if manifest is None else manifest.metrics.get("loss_heldout")),
         "" if manifest is None else safe(manifest.reason, 12),
     ]
-    return [Text(cell, justify="right" if i in (0, 3, 4) else "left") for i, cell in enumerate(cells)]
+    style = "dim" if left else ""
+    return [Text(cell, style, justify="right" if i in (0, 3, 4) else "left") for i, cell in enumerate(cells)]

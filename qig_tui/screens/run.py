@@ -13,10 +13,9 @@ from textual.screen import Screen
 from textual.worker import get_current_worker
 
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.reader import read_manifest
 from qig_tui.picture import BasinView, RunPicture
 from qig_tui.screens.commands import RunCommands
-from qig_tui.sources.local import TAIL_BYTES, Backfill, Update, read_run
+from qig_tui.sources.local import TAIL_BYTES, Backfill, Update, open_run, read_run
 from qig_tui.widgets.basin import BasinPanel
 from qig_tui.widgets.basin_table import BasinTable
 from qig_tui.widgets.chart_deck import ChartDeck
@@ -29,8 +28,10 @@ from qig_tui.widgets.status import StatusLine
 FRAME_S = 0.2
 """At most five pictures a second: nobody reads faster, and a terminal is not flooded."""
 _NUMBERS_S = 0.9
-_OFFERED = ("space", "question_mark", "m", "b", "s", "l", "q")
-"""The keys that the last line offers beside the commands, the most needed first."""
+_NEEDED = ("question_mark", "q")
+"""The keys that the last line offers at any width, after the commands."""
+_OFFERED = (*_NEEDED, "space", "m", "b", "s", "l")
+"""All of them, the most needed first."""
 
 
 class RunScreen(Screen[None]):
@@ -64,7 +65,7 @@ class RunScreen(Screen[None]):
         self.run_dir = run
         self._tail_bytes = tail_bytes
         self._frame_s = frame_s
-        self.picture = RunPicture(read_manifest(run))
+        self.picture = RunPicture(open_run(run))
         self._commands = RunCommands(self, run, self.picture, read_only=read_only, owned=owned)
         self.frozen = False
         self.is_drawn = False
@@ -148,12 +149,13 @@ class RunScreen(Screen[None]):
         slow = now - self._numbers_t >= _NUMBERS_S
         if slow:
             self._numbers_t = now
-        verdict = picture.journal.verdict(current=picture.watched)
+        verdict = picture.verdict()[1]
         keys = self._offered()
         self.query_one(StatusLine).show(picture, frozen=self.frozen)
         if slow or keys != self._keys:
             self._keys = keys
-            self.query_one(HonestyFooter).show(picture, keys)
+            needed = len(self._commands.keys) + len(_NEEDED)
+            self.query_one(HonestyFooter).show(picture, keys, needed=needed)
         if charts:
             self._stale = self.frozen
             self.query_one(ChartDeck).draw()
@@ -169,7 +171,7 @@ class RunScreen(Screen[None]):
             if self.has_class("-table"):
                 self.query_one(BasinTable).show(self._basin)
         self.query_one(EventList).show(picture.journal.events)
-        self.query_one(CheckpointStrip).show(picture.checkpoints, picture.tagged)
+        self.query_one(CheckpointStrip).show(picture.checkpoints, picture.tagged, picture.checkpoints_problem)
 
     def _offered(self) -> list[tuple[str, str]]:
         """The keys of the last line: those that ask something of the run now, and some of those that show it."""
@@ -191,6 +193,11 @@ class RunScreen(Screen[None]):
         self.draw_all()
 
     def action_toggle_table(self) -> None:
+        if not self.frozen:
+            self._basin = self.picture.basin()
+        if self._basin is None and not self.has_class("-table"):
+            self.notify("this run has no basin", severity="warning", markup=False)
+            return
         self.toggle_class("-table")
         table = self.query_one(BasinTable)
         if self.has_class("-table"):

@@ -33,6 +33,7 @@ _COLUMNS = (
     ("age", "last sample"),
     ("id", "id"),
 )
+_KEYS = "enter open   q quit   ? help   t theme"
 _RIGHT = {"step", "share", "phi", "kappa", "loss", "drift"}
 
 
@@ -62,7 +63,7 @@ class RunsScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Static(Text(f"runs in {safe(self._root, 120)}"), id="runs-title")
         yield RunsTable(id="runs", cursor_type="row")
-        yield Static(Text("enter open   t theme   ? help   q quit"), id="runs-keys")
+        yield Static(Text(_KEYS), id="runs-keys")
 
     def on_mount(self) -> None:
         table = self.query_one(RunsTable)
@@ -104,7 +105,19 @@ class RunsScreen(Screen[None]):
                         )
             self._shown[run_id] = cells
         self._rows = found
+        self.tell_what_is_wrong()
         self.is_drawn = True
+
+    @on(DataTable.RowHighlighted)
+    def tell_what_is_wrong(self) -> None:
+        """Beside the keys, why the run under the cursor cannot be read."""
+        table = self.query_one(RunsTable)
+        text = Text(_KEYS)
+        if 0 <= table.cursor_row < table.row_count:
+            row = self._rows.get(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value or "")
+            if row is not None and row.error is not None:
+                text.append(f"   ✖ {safe(row.error, 300)}", style="bold")
+        self.query_one("#runs-keys", Static).update(text)
 
     @on(DataTable.RowSelected)
     def open_run(self, event: DataTable.RowSelected) -> None:

@@ -1,7 +1,9 @@
 """The checkpoints that lie in a run directory, as their manifests say. Reads names, sizes and tags, never a payload."""
 
 import os
+import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,10 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_document
 from qig_core.rundir.schema import CheckpointManifest
 from qig_core.rundir.values import is_run_id
+from qig_tui.text import grouped
+
+_NAME = re.compile(r"step-(\d{8,})(-[0-9a-f]{6})?")
+"""What publishing calls a checkpoint: the step is known where nothing else can be read."""
 
 
 class _Tags(msgspec.Struct):
@@ -25,13 +31,30 @@ class CheckpointEntry:
     name: str
     manifest: CheckpointManifest | None
     """None where it is absent or unreadable."""
+    t: float
+    """When it was published; without a readable manifest, when its directory last changed."""
     tags: tuple[str, ...] = ()
     problem: str = ""
     """What is wrong at first sight: the payload's names and sizes, not its digests."""
 
     @property
     def step(self) -> int | None:
-        return None if self.manifest is None else self.manifest.step
+        if self.manifest is not None:
+            return self.manifest.step
+        match = _NAME.fullmatch(self.name)
+        return int(match[1]) if match else None
+
+
+def in_sight(entries: Sequence[CheckpointEntry], room: int) -> list[CheckpointEntry]:
+    """So many of them, in their order: the newest, and damaged ones before older whole ones."""
+    order = sorted(range(len(entries)), key=lambda i: (i > 0, not entries[i].problem, i))
+    return [entries[i] for i in sorted(order[: max(room, 0)])]
+
+
+def rest_of(entries: Sequence[CheckpointEntry], shown: Sequence[CheckpointEntry]) -> str:
+    """How many are not shown, and how many of those are damaged."""
+    damaged = sum(bool(e.problem) for e in entries) - sum(bool(e.problem) for e in shown)
+    return f"and {grouped(len(entries) - len(shown))} more, {grouped(damaged) if damaged else 'none'} of them damaged"
 
 
 class CheckpointShelf:
@@ -39,26 +62,38 @@ class CheckpointShelf:
 
     def __init__(self, run: RunDir) -> None:
         self._run = run
+        self.problem: str | None = None
+        """Why the folder cannot be listed; that it never was there is none."""
+        self._was_there = False
         self._seen: tuple[object, ...] | None = None
         self._manifests: dict[tuple[str, int], tuple[CheckpointManifest | None, str]] = {}
 
     def changed(self) -> list[CheckpointEntry] | None:
-        """The entries, newest published first, if anything is different from the last call; else None."""
+        """The entries if anything is different from the last call, else None; in the order of `qig-core checkpoints`:
+        the newest published first.
+        """
         marks: list[tuple[str, int, int]] = []
+        self.problem = None
         try:
             with os.scandir(self._run.checkpoints) as entries:
                 for entry in entries:
-                    if is_run_id(entry.name) and entry.is_dir():
+                    if is_run_id(entry.name) and entry.is_dir(follow_symlinks=False):
                         manifest_ns = _mtime(self._run.checkpoint_manifest(entry.name))
                         marks.append((entry.name, manifest_ns, _mtime(self._run.checkpoint_tags(entry.name))))
-        except OSError:
+            self._was_there = True
+        except FileNotFoundError:
             marks = []
+            if self._was_there:
+                self.problem = f"{self._run.checkpoints.name}/ is gone"
+        except OSError as error:
+            marks = []
+            self.problem = f"{self._run.checkpoints.name}/ cannot be read: {error.strerror}"
         seen = tuple(sorted(marks))
         if seen == self._seen:
             return None
         self._seen = seen
         found = [self._entry(name, manifest_ns) for name, manifest_ns, _ in marks]
-        return sorted(found, key=lambda e: (e.manifest.t if e.manifest else 0.0, e.name), reverse=True)
+        return sorted(found, key=lambda e: (e.t, e.name), reverse=True)
 
     def _entry(self, name: str, manifest_ns: int) -> CheckpointEntry:
         key = (name, manifest_ns)
@@ -69,7 +104,8 @@ class CheckpointShelf:
             tags = tuple(read_document(self._run.checkpoint_tags(name), _Tags).tags)
         except RunFormatError:
             tags = ()
-        return CheckpointEntry(name=name, manifest=manifest, tags=tags, problem=problem)
+        t = _mtime(self._run.checkpoint(name)) / 1e9 if manifest is None else manifest.t
+        return CheckpointEntry(name=name, manifest=manifest, t=t, tags=tags, problem=problem)
 
     def _read(self, name: str) -> tuple[CheckpointManifest | None, str]:
         try:
@@ -92,6 +128,6 @@ class CheckpointShelf:
 
 def _mtime(path: Path) -> int:
     try:
-        return os.stat(path).st_mtime_ns
+        return os.lstat(path).st_mtime_ns
     except OSError:
         return 0

@@ -43,6 +43,8 @@ class Update:
     heartbeat: Heartbeat | None
     checkpoints: list[CheckpointEntry] | None = None
     """Only where they changed."""
+    checkpoints_problem: str | None = None
+    """Why they cannot be listed."""
     bytes_per_s: float = 0.0
     waiting_bytes: int = 0
     """What lies in the file beyond what was read: a torn last line."""
@@ -62,16 +64,31 @@ class Backfill:
     """All of them, at the end; None where there are none, or the file was replaced meanwhile."""
 
 
+def open_run(run: RunDir) -> Manifest:
+    """The manifest of a run whose records can be read; those that are not there yet will come.
+
+    Raises:
+        RunFormatError: the manifest, the telemetry or the events cannot be read: nothing can be judged.
+    """
+    manifest = read_manifest(run)
+    for path in (run.telemetry(), run.events):
+        try:
+            tail_start(path, 1 << 62)
+        except OSError as error:
+            raise RunFormatError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    return manifest
+
+
 class LocalSource:
     """Reads one run directory.
 
     Raises:
-        RunFormatError: by the constructor, where there is no readable manifest.
+        RunFormatError: by the constructor, as `open_run` does.
     """
 
     def __init__(self, run: RunDir, *, tail_bytes: int = TAIL_BYTES) -> None:
         self.run = run
-        self.manifest = read_manifest(run)
+        self.manifest = open_run(run)
         self._manifest_mark = _mark(run.manifest)
         self._watch = BeatWatch(run)
         self._shelf = CheckpointShelf(run)
@@ -99,7 +116,7 @@ class LocalSource:
                 self.manifest = changed = read_manifest(self.run)
                 self._manifest_mark = mark
             except RunFormatError as error:
-                problem = str(error)
+                problem = within(self.run, error)
         update = Update(
             manifest=changed, liveness=self._watch.look(self.manifest), heartbeat=self._watch.heartbeat, problem=problem
         )
@@ -107,12 +124,14 @@ class LocalSource:
             self._read_events(update)
             self._read_samples(update)
         except OSError as error:
-            update.problem = f"{error.filename or str(self.run.path)!r} cannot be read: {error.strerror or error}"
+            path = error.filename or str(self.run.path)
+            update.problem = within(self.run, f"{path!r} cannot be read: {error.strerror or error}")
         now = time.monotonic()
         if now - self._listed >= _POLL_S:
             # A folder of many checkpoints costs a stat each; samples may come ten times a second.
             self._listed = now
             update.checkpoints = self._shelf.changed()
+        update.checkpoints_problem = self._shelf.problem
         if self._first:
             update.head = self._head()
             self._first = False
@@ -205,7 +224,7 @@ def read_run(
         source = LocalSource(run, tail_bytes=tail_bytes)
     except RunFormatError as error:
         # It was readable a moment ago: removed, or replaced by something else.
-        post(Update(problem=str(error), liveness=Liveness(Word.SILENT, "cannot be read"), heartbeat=None))
+        post(Update(problem=within(run, error), liveness=Liveness(Word.SILENT, "cannot be read"), heartbeat=None))
         return
     post(source.look())
     older = None
@@ -269,6 +288,11 @@ def is_network(path: Path) -> bool:
         if inside and len(mount) >= len(best):
             best, kind = mount, fields[2]
     return kind in _NETWORK or kind.startswith("fuse")
+
+
+def within(run: RunDir, sentence: object) -> str:
+    """A sentence about a file of this run, by the file's name: the run is known, and a line is short."""
+    return str(sentence).replace(f"{run.path}{os.sep}", "")
 
 
 def _mark(path: Path) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.schema import Manifest
 from qig_core.rundir.summary import Summary, summarise
 from qig_tui.journal import STATES
+from qig_tui.sources.local import within
 
 _Mark = tuple[tuple[int, int], ...]
 
@@ -22,6 +23,7 @@ class RunRow:
     run: RunDir
     name: str
     error: str | None
+    """What of it cannot be read, and why; then nothing of it is judged."""
     liveness: Liveness | None
     step: int | None
     total: int | None
@@ -68,7 +70,7 @@ class RunShelf:
         return RunRow(
             run=run,
             name=(manifest.name if manifest else "") or run.id,
-            error=summary.error,
+            error=None if summary.error is None else within(run, summary.error),
             liveness=None if manifest is None else known.watch.look(manifest),
             step=summary.step,
             total=manifest.total_steps if manifest else None,
@@ -83,4 +85,5 @@ def _mark(path: Path) -> tuple[int, int]:
         found = os.stat(path)
     except OSError:
         return (0, 0)
-    return (found.st_mtime_ns, found.st_size)
+    # Not only what was written: also who may read it.
+    return (found.st_ctime_ns, found.st_size)

@@ -63,7 +63,7 @@ class ChartDeck(Vertical):
     def freeze(self, frozen: bool) -> None:
         """Have only what there is now to draw from now on, or whatever comes."""
         names = self._picture.chart_metrics(1 + _MINIS)
-        self._still = {name: self._picture.chart(name).still() for name in names} if frozen else None
+        self._still = {name: self._picture.chart(name) for name in names} if frozen else None
 
     def watch_view(self) -> None:
         self.draw()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from textual.strip import Strip
 
-from qig_tui.sources.checkpoints import CheckpointEntry
+from qig_tui.sources.checkpoints import CheckpointEntry, in_sight, rest_of
 from qig_tui.text import ABSENT, grouped, number, pad, pad_left, safe
 from qig_tui.widgets.lines import Lines, Part
 
@@ -16,10 +16,14 @@ class CheckpointStrip(Lines):
         super().__init__(id=id)
         self._entries: Sequence[CheckpointEntry] = ()
         self._tagged: Mapping[str, CheckpointEntry] = {}
+        self._problem: str | None = None
 
-    def show(self, entries: Sequence[CheckpointEntry], tagged: Mapping[str, CheckpointEntry]) -> None:
-        if entries is not self._entries:
-            self._entries, self._tagged = entries, tagged
+    def show(
+        self, entries: Sequence[CheckpointEntry], tagged: Mapping[str, CheckpointEntry], problem: str | None
+    ) -> None:
+        """Args: problem: why the entries cannot be listed."""
+        if entries is not self._entries or problem != self._problem:
+            self._entries, self._tagged, self._problem = entries, tagged, problem
             self.redraw()
 
     def lines(self, width: int, height: int) -> Iterable[Strip]:
@@ -30,14 +34,16 @@ class CheckpointStrip(Lines):
                 word = tag if width >= 50 else short
                 marks += [("dim", f"{'  ' if marks else ''}{word} "), ("text", grouped(entry.step))]
         yield self.heading(width, [("strong", "CHECKPOINTS")], marks)
-        if not self._entries:
+        if self._problem is not None:
+            yield self.strip(("critical", f"✖ {safe(self._problem, width)}"))
+        elif not self._entries:
             yield self.strip(("dim", "none yet"))
         room = height - 1
-        shown = self._entries[: room if len(self._entries) <= room else max(room - 1, 0)]
+        shown = in_sight(self._entries, room if len(self._entries) <= room else room - 1)
         for entry in shown:
             yield self._row(entry, width)
         if len(shown) < len(self._entries):
-            yield self.strip(("dim", f"  and {grouped(len(self._entries) - len(shown))} older"))
+            yield self.strip(("dim", f"  {rest_of(self._entries, shown)}"))
 
     def _row(self, entry: CheckpointEntry, width: int) -> Strip:
         step = pad_left(ABSENT if entry.step is None else grouped(entry.step), 8)

@@ -21,31 +21,39 @@ class HonestyFooter(Lines):
         super().__init__(id=id)
         self._picture: RunPicture | None = None
         self._keys: Sequence[tuple[str, str]] = ()
+        self._needed = 0
 
-    def show(self, picture: RunPicture, keys: Sequence[tuple[str, str]]) -> None:
-        self._picture, self._keys = picture, keys
+    def show(self, picture: RunPicture, keys: Sequence[tuple[str, str]], *, needed: int) -> None:
+        """Args: keys: the most needed first; needed: how many of them are shown at any width, if without a word."""
+        self._picture, self._keys, self._needed = picture, keys, needed
         self.redraw()
 
     def lines(self, width: int, height: int) -> Iterable[Strip]:
         if self._picture is None:
             return []
-        left = _honesty(self._picture, width)
+        needed = list(self._keys[: self._needed])
+        worded = sum(cell_len(key) + cell_len(label) + 3 for key, label in needed)
+        left = _honesty(self._picture, width, width - worded)
+        if sum(cell_len(text) for _, text in left) + sum(cell_len(key) + 2 for key, _ in needed) > width - 2:
+            left = []
         room = width - sum(cell_len(text) for _, text in left) - 3
         right: list[Part] = []
-        for key, label in self._keys:
-            need = cell_len(key) + cell_len(label) + 1 + (2 if right else 0)
-            if need > room:
+        for index, (key, label) in enumerate(self._keys):
+            gap = 2 if right else 0
+            kept = sum(cell_len(later) + 2 for later, _ in needed[index + 1 :])
+            word = f" {label}" if gap + cell_len(key) + cell_len(label) + 1 + kept <= room else ""
+            if not word and index >= len(needed):
                 break
-            right += [("text", "  " if right else ""), ("strong", key), ("dim", f" {label}")]
-            room -= need
-        return [self.strip(("text", " "), *left, ("text", " " * (room + 1)), *right, width=width)]
+            right += [("text", " " * gap), ("strong", key), ("dim", word)]
+            room -= gap + cell_len(key) + cell_len(word)
+        return [self.strip(("text", " "), *left, ("text", " " * max(room + 1, 0)), *right, width=width)]
 
 
-def _honesty(picture: RunPicture, width: int) -> list[Part]:
+def _honesty(picture: RunPicture, width: int, room: int) -> list[Part]:
     history = picture.history
     bad = history.bad + picture.journal.bad
     if picture.problem is not None:
-        return [("critical", f"! {safe(picture.problem, max(width - 6, 10))}")]
+        return [("critical", f"! {safe(picture.problem, max(room - 6, 10))}")]
     if width < 60:
         return [("dim", f"{grouped(history.read)} read"), *([("warning", f" · {bad} bad")] if bad else [])]
     parts: list[Part] = [

@@ -7,11 +7,11 @@ from textual.strip import Strip
 
 from qig_core.rundir.liveness import Word
 from qig_tui.picture import RunPicture
-from qig_tui.text import clip, duration, grouped, percent, safe, thin_bar
+from qig_tui.text import clip, duration, grouped, percent, regime_text, safe, thin_bar
 from qig_tui.widgets.lines import Lines, Part
 
 _BAR = 20
-_STEP = 3
+_WORD, _STEP = 0, 3
 _WORD_TONES = {
     Word.LIVE: "ok",
     Word.SLOW: "warning",
@@ -22,7 +22,7 @@ _WORD_TONES = {
     Word.EXITED: "strong",
     Word.KILLED: "critical",
 }
-_STATE_TONES = {"unarmed": "dim", "ok": "ok", "warning": "warning", "critical": "critical"}
+_STATE_TONES = {"unarmed": "dim", "ok": "ok", "unjudged": "warning", "warning": "warning", "critical": "critical"}
 
 
 def word_tone(word: Word, exit_code: int | None) -> str:
@@ -50,14 +50,15 @@ class StatusLine(Lines):
         picture = self._picture
         if picture is None:
             return []
-        groups = _groups(picture, frozen=self._frozen, detailed=width >= 72)
+        groups = _groups(picture, width, frozen=self._frozen, detailed=width >= 72)
         kept, room = _fitting(groups, width - 2)
         if not any(groups[index][0] == _STEP for index in kept):
             # Where the run stands says more than how its word came about.
-            groups = _groups(picture, frozen=self._frozen, detailed=False)
+            groups = _groups(picture, width, frozen=self._frozen, detailed=False)
             kept, room = _fitting(groups, width - 2)
-        if not kept:
-            return [self.strip(*[(tone, clip(text, width)) for tone, text in groups[1][1][:1]], width=width)]
+        if _WORD not in [groups[index][0] for index in kept]:
+            word = next(parts for rank, parts in groups if rank == _WORD)
+            return [self.strip(*[(tone, clip(text, width)) for tone, text in word[:1]], width=width)]
         shown = [parts for index, (_, parts) in enumerate(groups) if index in kept]
         line: list[Part] = [("text", " ")]
         for index, parts in enumerate(shown):
@@ -80,19 +81,17 @@ def _fitting(groups: Sequence[tuple[int, list[Part]]], room: int) -> tuple[set[i
     return kept, room
 
 
-def _groups(picture: RunPicture, *, frozen: bool, detailed: bool) -> list[tuple[int, list[Part]]]:
+def _groups(picture: RunPicture, width: int, *, frozen: bool, detailed: bool) -> list[tuple[int, list[Part]]]:
     """Parts of the line with their rank: 0 is the last to leave."""
     progress, live = picture.progress, picture.liveness
     tone = word_tone(live.word, picture.manifest.exit_code)
+    word = f"{live.glyph} {live.word}"
+    if live.word == Word.EXITED:
+        # The exit code is what the word says, and is never left out.
+        word, detailed = f"{live.glyph} {safe(live.text, 30)}", False
     groups: list[tuple[int, list[Part]]] = [
         (2, [("strong", clip(picture.name, 28))]),
-        (
-            0,
-            [
-                (tone, f"{live.glyph} {live.word}"),
-                ("text", f" {safe(live.detail, 30)}" if detailed and live.detail else ""),
-            ],
-        ),
+        (_WORD, [(tone, word), ("text", f" {safe(live.detail, 30)}" if detailed and live.detail else "")]),
     ]
     if progress.step is not None:
         total = "" if progress.total is None else f" / {grouped(progress.total)}"
@@ -104,10 +103,13 @@ def _groups(picture: RunPicture, *, frozen: bool, detailed: bool) -> list[tuple[
     if progress.eta_s is not None:
         groups.append((6, [("dim", "ETA "), ("text", duration(progress.eta_s))]))
     if picture.history.regime:
-        groups.append((8, [("text", safe(picture.history.regime, 24).upper())]))
+        groups.append((8, [("text", regime_text(picture.history.regime, 24))]))
     if frozen:
         groups.append((1, [("cursor", "‖ FROZEN")]))
-    worst = picture.journal.worst
+    if picture.problem is not None:
+        # A reader of the numbers has to know that they may be old; the whole sentence stands in the last line.
+        groups.append((1, [("critical", clip(f"▲ {safe(picture.problem, 200)}", max(width // 2, 12)))]))
+    worst, words = picture.verdict()
     tone = "dim" if worst == "ok" and not picture.watched else _STATE_TONES[worst]
-    groups.append((1, [(tone, picture.journal.verdict(current=picture.watched))]))
+    groups.append((1, [(tone, words)]))
     return groups

@@ -1,6 +1,7 @@
 """Finding a checkpoint by what a person types, going on from the newest sound one, setting bad ones aside."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,23 @@ def test_a_person_names_a_checkpoint_in_many_ways(run: RunDir) -> None:
             resolve(run, text)
     with pytest.raises(CheckpointError, match="finite 'phi'"):
         resolve(run, "best", score="phi")
+
+
+def test_a_sentence_names_five_checkpoints_and_counts_the_rest(run: RunDir) -> None:
+    names = [put(run, step) for step in range(1, 8)][::-1]
+    with pytest.raises(CheckpointError, match=f"newest first: {', '.join(names[:5])} and 2 more$"):
+        resolve(run, "400")
+    for name in names:
+        spoil(run, name)
+    with pytest.raises(CheckpointError, match=f"{names[4]} .HASH-MISMATCH[^,]* and 2 more$"):
+        newest_verified(run)
+
+
+def test_tags_on_which_a_read_would_never_end_are_a_problem_of_their_checkpoint(run: RunDir) -> None:
+    name = put(run, 1)
+    os.mkfifo(run.checkpoint_tags(name))
+    (found,) = list_checkpoints(run)
+    assert "tags.json' cannot be read (not a regular file)" in found.problems[0]
 
 
 def test_a_step_or_a_rank_chooses_no_torn_one_and_says_that_it_is_there(run: RunDir) -> None:

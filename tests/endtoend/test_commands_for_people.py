@@ -1,5 +1,6 @@
 """What a person sees who types a command, and what a program gets that reads the same through a pipe."""
 
+import json
 import os
 import pty
 import shlex
@@ -105,6 +106,70 @@ def test_an_unknown_verb_is_a_wrong_command_line_and_the_nearest_is_named(finish
     done = core("ctl", finished, "abrot")
     assert (done.returncode, done.stderr) == (2, "qig-core: unknown verb 'abrot'; did you mean abort?\n")
     assert all(verb in core("ctl", "--help").stdout for verb in ANSWERED)
+
+
+def test_a_run_with_a_foreign_file_is_a_row_of_the_list_and_one_sentence_of_its_own(tmp_path: Path) -> None:
+    for name in ("good", "no-telemetry", "no-events"):
+        with RunWriter.create(tmp_path, Manifest(id=name)) as writer:
+            writer.telemetry.log(7, {"phi": 0.5})
+    for path in (RunDir(tmp_path / "no-telemetry").telemetry(), RunDir(tmp_path / "no-events").events):
+        path.unlink()
+        path.mkdir()
+        sentence = f"{str(path)!r} cannot be read: not a regular file\n"
+        shown = core("show", path.parent)
+        assert (shown.returncode, shown.stdout, shown.stderr) == (2, "", f"qig-core: {sentence}")
+        listed = core("runs", "--runs", tmp_path)
+        assert listed.returncode == 0
+        assert f"{path.parent.name}: {sentence}" in listed.stderr
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [
+        ["good", "EXITED"], ["no-events", "UNREADABLE"], ["no-telemetry", "UNREADABLE"]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["pause", "5"], 2, "pause takes nothing after it, and '5' was given; see qig-core ctl --help"),
+        (["set_log_every"], 2, "set_log_every needs N, a whole number ≥ 1"),
+        (["set_log_every", "-3"], 2, "set_log_every needs N, a whole number ≥ 1, not '-3'"),
+        (["set_log_every", "often"], 2, "set_log_every needs N, a whole number ≥ 1, not 'often'"),
+        (["pin"], 1, "no trainer answers 'pin' yet; what works is abort, checkpoint, pause, resume, set_log_every"),
+        (["xyz"], 2, "unknown verb 'xyz'; known are abort, checkpoint, pause, resume, set_log_every"),
+    ],
+)
+def test_a_command_that_no_trainer_could_obey_is_refused_at_once(
+    finished: Path, words: list[str], code: int, sentence: str
+) -> None:
+    done = core("ctl", finished, *words)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"qig-core: {sentence}\n")
+
+
+def test_a_checkpoint_is_shown_by_whatever_names_it(finished: Path) -> None:
+    names = {row["name"]: row["step"] for row in core_json("checkpoints", "list", finished)}
+
+    def shown(*words: str | Path) -> int:
+        return int(json.loads(core("checkpoints", "show", *words).stdout)["step"])
+
+    name = next(name for name, step in names.items() if step == 100)
+    assert [shown(finished, "100"), shown(finished, name), shown(f"{finished}@100"), shown(finished)] == [
+        100, 100, 100, 120
+    ]  # fmt: skip
+    assert shown(f"{finished}@best") in names.values()
+    *_, verified = core_json("checkpoints", "verify", f"{finished}@100")
+    assert [row["step"] for row in verified["result"]] == [100]
+    twice = core("checkpoints", "show", f"{finished}@100", "120")
+    assert (twice.returncode, twice.stderr) == (2, "qig-core: two checkpoints, '100' and '120'; name one\n")
+
+
+def test_training_takes_several_texts_and_its_help_shows_no_argument(tmp_path: Path) -> None:
+    usage = next(line for line in core("train", "--help").stdout.splitlines() if "Usage" in line)
+    assert usage.strip() == "Usage: qig-core train [OPTIONS]"
+    (tmp_path / "a.txt").write_text("text " * 1000)
+    done = core("train", "--corpus", tmp_path / "a.txt", tmp_path / "b.txt")
+    assert done.stderr == f"qig-core: no such file or folder: {str(tmp_path / 'b.txt')!r}\n"
+    lost = core("train", "text.txt")
+    said = "qig-core: unexpected argument 'text.txt'; did you mean --corpus 'text.txt'?\n"
+    assert (lost.returncode, lost.stderr) == (2, said)
 
 
 def test_the_verbs_of_the_help_are_those_that_a_trainer_acts_on(tmp_path: Path) -> None:

@@ -210,6 +210,47 @@ def test_a_resume_refuses_what_would_make_it_another_run(finished: Path, tmp_pat
     assert "--accept-new-corpus" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--resume", "{}", "--name", "other"], "--name"),
+        (["--resume", "{}", "--id", "other"], "--id"),
+        (["--resume", "{}", "--preset", "default"], "--preset"),
+        (["--fork", "{}", "--preset", "default"], "--preset"),
+        (["--fork", "{}", "--accept-new-corpus"], "--accept-new-corpus"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused_by_its_name(finished: Path, words: list[str], option: str) -> None:
+    done = core("train", *(word.format(finished) for word in words), "--steps", "130")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"qig-core: {option} is for ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_resume_from_a_damaged_checkpoint_leaves_the_run_as_it_ended(finished: Path, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(finished, run.path)
+    (name,) = [row["name"] for row in core_json("checkpoints", "list", run.path) if row["step"] == 100]
+    weights = run.checkpoint(name) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    before = run.manifest.read_bytes(), run.events.read_bytes()
+    done = core("train", "--resume", f"{run.path}@{name}", "--steps", "130")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "HASH-MISMATCH" in done.stderr
+    assert (run.manifest.read_bytes(), run.events.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("resume", "sentence"), [("first@", "missing after the @"), ("", "'' is neither a path nor a run")]
+)
+def test_a_resume_of_nothing_is_refused_and_is_not_a_new_run(finished: Path, resume: str, sentence: str) -> None:
+    there = set(finished.parent.iterdir())
+    done = core("train", "--resume", resume, "--runs", finished.parent, "--steps", "130")
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert set(finished.parent.iterdir()) == there
+
+
 def test_a_resume_with_nothing_left_to_do_says_so_and_touches_nothing(finished: Path) -> None:
     before = RunDir(finished).manifest.read_bytes()
     done = core("train", "--resume", finished)

@@ -161,6 +161,21 @@ def test_what_follows_the_last_at_names_a_checkpoint(text: str, run: str, select
     assert split_selector(text) == (run, selector)
 
 
+@pytest.mark.parametrize("text", ["mine@", "./r1@", "@"])
+def test_an_at_with_nothing_after_it_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="a step or a checkpoint is missing after the @"):
+        split_selector(text)
+
+
+def test_a_link_that_leads_to_itself_hides_no_run(tmp_path: Path) -> None:
+    make(tmp_path, "r1")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("x")
+    assert [run.id for run in list_runs(tmp_path)] == ["r1"]
+    with pytest.raises(UsageError, match="loop' cannot be read: Too many levels of symbolic links"):
+        list(list_runs(tmp_path / "loop"))
+
+
 def test_a_wrong_id_is_told_the_newest(tmp_path: Path) -> None:
     with pytest.raises(RunNotFound, match="there is none"):
         resolve_run("r9", tmp_path)

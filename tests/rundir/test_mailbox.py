@@ -292,8 +292,10 @@ def test_a_file_in_the_mailboxes_place_is_an_error_at_the_start(tmp_path: Path) 
 def test_nobody_is_asked_where_nobody_listens(run: RunDir, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown verb 'chekpoint'; did you mean checkpoint"):
         send(run, "chekpoint")
-    with pytest.raises(UsageError, match="known are abort"):
+    with pytest.raises(UsageError, match=r"known are abort, checkpoint, pause, resume, set_log_every$"):
         send(run, "xyz")
+    with pytest.raises(Refused, match="no trainer answers 'pin' yet; what works is abort, checkpoint, pause, resume,"):
+        send(run, "pin")
     with pytest.raises(Refused, match="no mailbox"):
         send(run, "pause")
     Mailbox(run, SESSION)

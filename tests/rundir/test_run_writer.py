@@ -64,6 +64,34 @@ def test_a_run_is_a_directory_with_these_files(tmp_path: Path) -> None:
     assert writer.run.streams() == ["gary1"]
 
 
+def test_what_is_prepared_under_the_lock_is_told_at_the_start_and_what_is_refused_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as first:
+        pass
+    before = {path.name: path.read_bytes() for path in first.run.path.iterdir() if path.is_file()}
+
+    def refuse(manifest: Manifest) -> str:
+        assert lock_holder(first.run.lock) == os.getpid()
+        manifest.total_steps = 9
+        raise KeyError("refused")
+
+    with pytest.raises(KeyError, match="refused"):
+        RunWriter.reopen(first.run, prepare=refuse)
+    assert {path.name: path.read_bytes() for path in first.run.path.iterdir() if path.is_file()} == before
+    assert lock_holder(first.run.lock) is None
+
+    def prepare(manifest: Manifest) -> str:
+        manifest.total_steps = 9
+        return "step-00000001"
+
+    with RunWriter.reopen(first.run, prepare=prepare) as second:
+        recorded = read_manifest(first.run)
+        assert (recorded.total_steps, recorded.sessions[-1].resumed_from) == (9, "step-00000001")
+    started = [e.data["resumed_from"] for e in events(second.run) if e.kind == "start"]
+    assert started == [None, "step-00000001"]
+
+
 def test_the_session_stands_on_its_first_sample_only_and_a_new_one_goes_on_with_the_numbers(tmp_path: Path) -> None:
     with RunWriter.create(tmp_path, Manifest(id="r1")) as first:
         assert [first.telemetry.log(step, {"phi": 0.5}) for step in (0, 1, 2)] == [0, 1, 2]

@@ -2,20 +2,25 @@ import json
 import os
 import re
 import resource
+import secrets
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+import torch
 
 from qig_core.errors import RecordWriteError
+from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.layout import RunDir, list_runs
 from qig_core.rundir.mailbox import Pending, read_ack, send
 from qig_core.rundir.schema import Ack, CheckpointManifest, Command, Event, Manifest, Sample
@@ -92,7 +97,10 @@ def saves() -> Saves:
 
 def ask(monitor: IntegratedMonitor, verb: str, **args: Any) -> Command:
     """Send a command and wait until the trainer has seen it."""
-    command = send(monitor.writer.run, verb, args=args)
+    # Not by `send`, which refuses at once what no trainer answers.
+    run = monitor.writer.run
+    command = Command(id=secrets.token_hex(16), session=monitor.writer.session, verb=verb, t=time.time(), args=args)
+    write_document(run.command(command.id), encode_document(command), mode=0o600)
     monitor.writer.mailbox.poll(None)  # what the heartbeat thread does within a second, if it has not just done it
     until(lambda: monitor.writer.mailbox.pending)
     return command
@@ -214,6 +222,31 @@ def test_the_profile_off_stops_nothing(tmp_path: Path) -> None:
     with IntegratedMonitor.open(tmp_path, profile=OFF) as monitor:
         assert monitor.check(0, {"loss": NAN})
     assert monitor.exit_code == 0
+
+
+def test_a_metric_may_be_a_tensor_of_one_number_and_nothing_is_warned_of(tmp_path: Path) -> None:
+    loss = torch.tensor(1.5, requires_grad=True)
+    with warnings.catch_warnings(), IntegratedMonitor.open(tmp_path) as monitor:
+        warnings.simplefilter("error")
+        assert monitor.check(0, {"loss": loss})
+        assert monitor.check(1, {"loss": loss, "phi": np.float32(0.5), "n": np.array([3]), "kappa": None})
+        assert not monitor.check(2, {"loss": loss * NAN, "phi": 0.5})
+    first, second, third = samples(monitor.writer.run)
+    assert (first.m, second.m) == ({"loss": 1.5}, {"loss": 1.5, "phi": 0.5, "n": 3.0})
+    assert third.nonfinite == {"loss": "nan"}
+
+
+def test_the_manifest_names_the_versions_of_what_the_loop_has_imported(tmp_path: Path) -> None:
+    with IntegratedMonitor.open(tmp_path) as monitor:
+        found = monitor.writer.manifest.versions
+    assert (found["torch"], found["numpy"]) == (str(torch.__version__), np.__version__)
+    code = (
+        "import sys; from qig_core.safety.integrated import IntegratedMonitor\n"
+        "with IntegratedMonitor.open(sys.argv[1]) as monitor: print(*monitor.writer.manifest.versions)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    bare = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "torch" not in bare.stdout
 
 
 def test_what_is_measured_beyond_the_cheap_is_always_logged(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from qig_core.checkpoints.recovery import load
 from qig_core.checkpoints.saving import restorer, saver
 from qig_core.errors import CheckpointError, ConfigError, RunLocked, UsageError
 from qig_core.rundir.layout import RunDir, list_runs
+from qig_core.rundir.lock import lock_holder
 from qig_core.rundir.reader import read_all, read_manifest
 from qig_core.rundir.schema import Event, Sample
 from qig_core.safety.integrated import IntegratedMonitor
@@ -20,6 +23,16 @@ from qig_core.safety.monitor import SafetyMonitor
 from qig_core.safety.profile import DEFAULT
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "your_own_loop.py"
+README = Path(__file__).parents[2] / "README.md"
+MODEL = """
+import sys
+import torch
+steps = 30
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+def compute_loss(model, step):
+    return model(torch.ones(2, 4)).square().mean()
+"""
 
 
 def the_run(root: Path) -> RunDir:
@@ -42,6 +55,16 @@ def test_the_example_runs_to_its_end_and_its_checkpoint_can_be_loaded(tmp_path: 
     assert set(state) == {"model", "optimizer", "monitor", "global_rng"}
     assert SafetyMonitor.from_state(DEFAULT, state["monitor"]).states() == manifest.conditions
     assert (read_manifest(run).state, read_manifest(run).exit_code) == ("exited", 0)
+
+
+def test_the_loop_in_the_readme_runs_and_keeps_its_last_weights(tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    argv = [sys.executable, "-c", MODEL + snippet]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    (found,) = list_checkpoints(the_run(tmp_path / "runs"))
+    assert found.manifest is not None
+    assert (found.manifest.step, found.manifest.reason) == (30, "end")
 
 
 def test_the_example_stops_in_order_on_sigterm(tmp_path: Path) -> None:
@@ -146,6 +169,8 @@ def test_a_killed_loop_goes_on_in_its_run_to_the_same_bits(tmp_path: Path) -> No
     restored = [e for e in read_all(torn.events, Event) if isinstance(e, Event) and e.kind == "restored"]
     assert [event.step for event in restored] == [20, 20]
     name = restored[0].data["checkpoint"]
+    starts = [e for e in read_all(torn.events, Event) if isinstance(e, Event) and e.kind == "start"]
+    assert [event.data["resumed_from"] for event in starts] == [None, name, name]
     assert (
         restored[0].data["fingerprint"]
         == next(c for c in list_checkpoints(torn) if c.name == name).manifest.fingerprint
@@ -221,12 +246,49 @@ sys.stdin.read()
 """
 
 
-def test_a_state_that_does_not_fit_is_one_sentence_and_frees_the_run(tmp_path: Path) -> None:
+def test_a_resume_that_is_refused_while_it_loads_leaves_the_run_as_it_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = made(tmp_path)
-    with pytest.raises(ConfigError, match="does not fit"):
-        IntegratedMonitor.open(tmp_path, restore=restorer(lambda state: state["model"]), resume="latest")
-    assert (read_manifest(run).state, read_manifest(run).exit_code) == ("exited", 2)
+    newest, before = list_checkpoints(run)
+    recorded = {path: path.read_bytes() for path in (run.manifest, run.events, run.telemetry(), run.heartbeat)}
+
+    def refused(resume: str, load: Callable[[dict[str, Any]], object], error: type[Exception], why: str) -> None:
+        with pytest.raises(error, match=why):
+            IntegratedMonitor.open(tmp_path, restore=restorer(load), resume=resume)
+        assert {path: path.read_bytes() for path in recorded} == recorded
+        assert lock_holder(run.lock) is None
+
+    refused("latest", lambda state: state["model"], ConfigError, "does not fit")
+    refused("latest", lambda state: state["n"].none, AttributeError, "none")  # a mistake of the loop's own
+    (newest.path / "state.json").write_bytes(b"{}")
+    refused(f"latest@{newest.name}", lambda state: None, CheckpointError, "is not loaded, it is TORN")
+    assert newest.path.is_dir()
+    (before.path / "state.json").write_bytes(b"{}")
+    refused("latest", lambda state: None, CheckpointError, "no sound checkpoint is left")
+    assert capsys.readouterr().err.splitlines() == [
+        f"qig: {one.name} is TORN and was set aside as .bad-{one.name}" for one in (newest, before)
+    ]
     assert made(tmp_path).id != run.id
+
+
+def test_a_finished_loop_is_not_trained_again_where_its_total_is_known(tmp_path: Path) -> None:
+    with IntegratedMonitor.open(tmp_path, total_steps=2, save=saver(lambda: {"n": 5})) as monitor:
+        for step in range(2):
+            assert monitor.check(step, {"loss": 1.0})
+        monitor.finish(2)
+    ended = monitor.writer.run.manifest.read_bytes()
+    with pytest.raises(ConfigError, match="the run's total is 2: nothing is left to do"):
+        IntegratedMonitor.open(tmp_path, restore=restorer(lambda state: None), resume="latest")
+    assert monitor.writer.run.manifest.read_bytes() == ended
+    with IntegratedMonitor.open(tmp_path, total_steps=3, restore=restorer(lambda state: None), resume="latest") as more:
+        assert more.first_step == 2
+
+
+def test_an_empty_selector_is_refused_and_is_not_the_newest(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    with pytest.raises(UsageError, match="missing after the @"):
+        IntegratedMonitor.open(tmp_path, restore=restorer(lambda state: None), resume=f"{run.id}@")
 
 
 def test_a_loop_that_saves_its_generators_itself_is_left_alone(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from qig_core.rundir.schema import Event
-from qig_tui.journal import Journal, condition_of, sentence
+from qig_tui.journal import Journal, condition_of, sentence, verdict
 
 DRIFT = {"id": "drift", "metric": "drift_rolling", "comparison": "<=", "limit": 0.6, "unit": "rad", "value": 0.5}
 
@@ -16,7 +16,6 @@ def test_the_latest_event_of_a_condition_is_its_state():
     journal = Journal()
     journal.add([condition("unarmed"), condition("ok"), condition("warning")])
     assert journal.conditions["drift"].state == "warning"
-    assert journal.verdict(current=True) == "▲ 1 warning"
 
 
 def test_a_start_forgets_the_conditions_that_it_announces_again():
@@ -26,14 +25,20 @@ def test_a_start_forgets_the_conditions_that_it_announces_again():
     assert journal.worst == "ok"
 
 
-def test_limits_are_ok_when_one_is_armed_and_were_ok_when_nobody_judges_any_more():
-    journal = Journal()
-    assert journal.verdict(current=True) == "○ no conditions"
-    journal.add([condition("unarmed")])
-    assert journal.verdict(current=True) == "○ unarmed"
-    journal.add([condition("ok", id="a")])
-    assert journal.verdict(current=True) == "● limits ok"
-    assert journal.verdict(current=False) == "○ limits were ok"
+@pytest.mark.parametrize(
+    ("states", "current", "words"),
+    [
+        ([], True, "○ no conditions"),
+        (["unarmed"], True, "○ unarmed"),
+        (["unarmed", "ok"], True, "● limits ok"),
+        (["unarmed", "ok"], False, "○ limits were ok"),
+        (["unjudged", "ok"], True, "▲ 1 unjudged"),
+        (["unjudged", "warning", "ok", "warning"], True, "▲ 2 warning"),
+        (["warning", "critical"], False, "✖ 1 critical"),
+    ],
+)
+def test_a_verdict_is_the_worst_state_and_in_the_past_when_nobody_judges_any_more(states, current, words):
+    assert verdict(states, current=current) == words
 
 
 @pytest.mark.parametrize(

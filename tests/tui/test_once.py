@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,7 +10,7 @@ from qig_core.rundir.atomic import encode_document
 from qig_core.rundir.host import boot_id, host_name
 from qig_core.rundir.liveness import Liveness, Word
 from qig_core.rundir.reader import read_manifest
-from qig_core.rundir.schema import Event, Manifest, Sample
+from qig_core.rundir.schema import Event, Manifest, MetricSpec, Sample
 from qig_tui.cli import main
 from qig_tui.once import as_data, exit_code, render, status_line
 from qig_tui.picture import RunPicture
@@ -107,6 +108,88 @@ def test_a_heartbeat_that_stands_still_is_silent(tmp_path, capsys, monkeypatch):
     code, out = once(capsys, writer.run.path)
     assert code == 1
     assert "SILENT" in out
+
+
+@pytest.mark.parametrize("name", ["telemetry.jsonl", "events.jsonl"])
+def test_a_run_whose_records_cannot_be_read_is_one_sentence_and_exit_2(tmp_path, capsys, name):
+    with open_run(tmp_path / "runs", "a") as writer:
+        pass
+    open_run(tmp_path / "runs", "b").close(0)
+    (writer.run.path / name).unlink(missing_ok=True)
+    (writer.run.path / name).mkdir()
+    for more in ([], ["--once"], ["--once", "--json"]):
+        assert main([str(writer.run.path), *more]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert f"{name}' cannot be read: not a regular file" in said.err
+        assert len(said.err.splitlines()) == 1
+    assert main([str(tmp_path / "runs"), "--once"]) == 2
+    said = capsys.readouterr()
+    assert "\nrun b\n" in said.out
+    assert len(said.err.splitlines()) == 1
+
+
+def test_checkpoints_that_cannot_be_listed_are_not_said_to_be_none(tmp_path, capsys):
+    writer = open_run(tmp_path)
+    writer.run.checkpoints.rmdir()
+    writer.run.checkpoints.write_text("a file")
+    writer.close(0)
+    _, out = once(capsys, writer.run.path)
+    assert "! checkpoints/ cannot be read: Not a directory" in out
+    assert "\nnone\n" not in out
+
+
+def test_a_damaged_checkpoint_is_listed_however_old(tmp_path, capsys):
+    writer = open_run(tmp_path)
+    for step in range(0, 100, 10):
+        add_checkpoint(writer, step)
+    writer.run.checkpoint_manifest("step-00000000").write_bytes(b"{")
+    os.utime(writer.run.checkpoint("step-00000000"), (5.0, 5.0))
+    writer.close(0)
+    _, out = once(capsys, writer.run.path)
+    assert "✖ UNREADABLE manifest step-00000000" in out
+    assert "and 4 more, none of them damaged" in out
+
+
+def test_no_condition_is_ok_whose_newest_value_is_no_number(tmp_path, capsys):
+    with open_run(tmp_path) as writer:
+        set_condition(writer, "ok", id="nonfinite", metric="loss", comparison="finite", limit=None, value=1.0)
+        log_steps(writer, 0, 20)
+        writer.telemetry.log(20, {"loss": float("nan")})
+        _, out = once(capsys, writer.run.path)
+        found = json.loads(once(capsys, writer.run.path, "--json")[1])
+    assert "● ok" not in out
+    assert "▲ 1 unjudged" in out.splitlines()[0]
+    (line,) = [line for line in out.splitlines() if line.startswith("▲ unjudged nonfinite")]
+    assert "nan" in line
+    assert found["conditions"][0]["unjudged"] is True
+
+
+def test_a_value_is_never_cut_from_its_unit(tmp_path, capsys):
+    unit = "tokens per day"
+    with open_run(tmp_path, metrics=[MetricSpec(name="speed", unit=unit)]) as writer:
+        for step in range(3):
+            writer.telemetry.log(step, {"speed": 6835.0 + step, "phi": 0.5})
+        _, out = once(capsys, writer.run.path)
+    assert f"6 837 {unit}  " in out
+    assert f"6 835 {unit} " in out
+    table = out.split("METRICS")[1].splitlines()[1:4]
+    assert len({line.index("3  ") for line in table[1:]}) == 1
+
+
+def test_a_regime_is_told_in_words():
+    picture = picture_of(Word.LIVE)
+    picture.history.regime = "topological_instability"
+    assert "  TOPOLOGICAL INSTABILITY  " in status_line(picture)
+    assert as_data(picture)["regime"] == "topological_instability"
+
+
+@pytest.mark.parametrize("size", ["5x3", "99999x99999", "501x100", "160x201", "19x5", "160", "-1x5"])
+def test_a_size_that_no_terminal_has_is_refused_with_the_range(size, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["x", "--screenshot", "o.svg", f"--size={size}"])
+    assert end.value.code == 2
+    assert "20 to 500 columns and 5 to 200 rows" in capsys.readouterr().err
 
 
 def test_json_says_the_same(tmp_path, capsys):

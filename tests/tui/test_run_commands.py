@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from textual.widgets import Button
+from textual.widgets import Button, Static
 
 from qig_core.rundir.reader import read_manifest
 from qig_tui.screens.abort import AbortScreen
@@ -29,6 +29,22 @@ async def test_cancel_is_the_default_of_the_abort_dialog(writer):
         await pilot.press("enter")
         await until_shown(pilot, RunScreen)
         assert nothing_was_asked(writer)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [("qig-core train", "r brings it back from"), ("own.py", "r shows how to start it again")],
+)
+async def test_the_question_names_no_step_that_will_be_another_when_it_stops(tmp_path, program, words):
+    with open_run(tmp_path, program=program) as writer:
+        log_steps(writer, 0, 232)
+        async with opened(writer.run) as (app, pilot):
+            await pilot.press("a")
+            await until_shown(pilot, AbortScreen)
+            question = str(app.screen.query_one("#text", Static).content)
+            assert "saves a checkpoint where it stops" in question
+            assert words in question
+            assert "231" not in question
 
 
 async def test_confirming_the_abort_sends_it_and_shows_every_stage(writer):
@@ -91,10 +107,22 @@ async def test_a_checkpoint_command_tells_its_stages(writer):
         await until(pilot, lambda: bool(writer.mailbox.pending))
         command = writer.mailbox.take()[0].command
         assert command.verb == "checkpoint"
+        await until(pilot, lambda: any(note.startswith("checkpoint seen:") for note in told(app)))
+        writer.mailbox.stage(command, "acting", 299)
         writer.mailbox.stage(command, "done", 299, name="step-00000299")
-        await until(pilot, lambda: any("step-00000299" in note for note in told(app)))
-        stages = [note.split(":")[0] for note in told(app)]
-        assert stages == ["checkpoint requested", "checkpoint seen", "checkpoint done"]
+        await until(pilot, lambda: any(note.startswith("checkpoint written:") for note in told(app)))
+        assert len(told(app)) == 1
+        assert "step-00000299" in told(app)[0]
+
+
+async def test_a_checkpoint_that_is_refused_says_why(writer):
+    async with opened(writer.run) as (app, pilot):
+        await pilot.press("c")
+        await until(pilot, lambda: bool(writer.mailbox.pending))
+        writer.mailbox.stage(writer.mailbox.take()[0].command, "refused", 1, reason="no space")
+        await until(pilot, lambda: any(note.startswith("no checkpoint:") for note in told(app)))
+        assert len(told(app)) == 1
+        assert "no space" in told(app)[0]
 
 
 @pytest.mark.parametrize("key", ["a", "c", "r"])
@@ -266,6 +294,98 @@ async def test_where_nothing_is_left_to_do_only_an_earlier_checkpoint_starts(tmp
         await pilot.press("down", "y")
         assert process.argv[-1].endswith("@step-00000100")
         assert dialog.recovered is None
+
+
+async def test_what_is_confirmed_while_it_is_verified_waits_and_then_starts(writer, monkeypatch):
+    proceed = asyncio.Event()
+    verification(monkeypatch, proceed=proceed)
+    writer.close(76)
+    async with recovering(writer) as (app, pilot, _dialog, process):
+        await pilot.press("y")
+        await until(pilot, lambda: "waits for the verification" in screen_text(app))
+        assert not process.argv
+        proceed.set()
+        await until(pilot, lambda: bool(process.argv))
+        assert process.argv[-1].endswith("@step-00000200")
+        assert "waits for the verification" not in screen_text(app)
+
+
+async def test_what_is_confirmed_while_it_is_verified_and_found_bad_does_not_start(writer, monkeypatch):
+    proceed = asyncio.Event()
+    verification(monkeypatch, proceed=proceed, step_200="HASH-MISMATCH")
+    writer.close(76)
+    async with recovering(writer) as (app, pilot, _dialog, process):
+        await pilot.press("y")
+        proceed.set()
+        await until(pilot, lambda: any("not started: step-00000200 is HASH-MISMATCH" in note for note in told(app)))
+        await until(pilot, lambda: "1 of 2 damaged" in screen_text(app))
+        assert not process.argv
+        await pilot.press("y")
+        assert process.argv[-1].endswith("@step-00000100")
+
+
+@pytest.mark.parametrize("way", ["down", "escape"])
+async def test_a_confirmation_is_taken_back_by_going_elsewhere(writer, monkeypatch, way):
+    proceed = asyncio.Event()
+    verification(monkeypatch, proceed=proceed)
+    writer.close(76)
+    async with recovering(writer) as (_app, pilot, dialog, process):
+        await pilot.press("y", way)
+        await until(pilot, lambda: way == "escape" or dialog.chosen.name == "step-00000100")
+        proceed.set()
+        await until(pilot, lambda: len(dialog.status) == 2 or not dialog.is_running)
+        assert not process.argv
+
+
+async def test_enter_on_a_row_goes_to_the_button_and_enter_there_starts(writer, monkeypatch):
+    verification(monkeypatch)
+    writer.close(76)
+    async with recovering(writer) as (app, pilot, dialog, process):
+        await until(pilot, lambda: len(dialog.status) == 2)
+        await pilot.press("enter")
+        await until(pilot, lambda: "enter or y starts it" in screen_text(app))
+        assert app.focused is dialog.query_one("#confirm", Button)
+        await pilot.press("tab")
+        await until(pilot, lambda: "enter or y starts it" not in screen_text(app))
+        assert not process.argv
+        await pilot.press("shift+tab", "enter")
+        await until(pilot, lambda: bool(process.argv))
+
+
+@pytest.mark.parametrize("key", ["enter", "y"])
+async def test_a_key_on_a_checkpoint_that_cannot_start_says_why(writer, monkeypatch, key):
+    verification(monkeypatch, step_200="HASH-MISMATCH")
+    writer.close(76)
+    async with recovering(writer) as (app, pilot, dialog, process):
+        await until(pilot, lambda: dialog.chosen.name == "step-00000100")
+        await pilot.press("up", key)
+        await until(pilot, lambda: any("the checkpoint is HASH-MISMATCH" in note for note in told(app)))
+        assert not process.argv
+
+
+async def test_checkpoints_of_a_branch_that_was_left_say_so(tmp_path, monkeypatch):
+    verification(monkeypatch)
+    writer = open_run(tmp_path)
+    for step in (100, 200):
+        add_checkpoint(writer, step)
+    writer.event("restored", step=100, checkpoint="step-00000100", fingerprint="f" * 64)
+    add_checkpoint(writer, 150)
+    writer.close(76)
+    async with recovering(writer) as (_app, pilot, dialog, _process):
+        await until(pilot, lambda: len(dialog.status) == 3)
+        rows = {name: dialog.query_one("#table").get_cell(name, "tags").plain for name in dialog.status}
+        assert [name for name, tags in rows.items() if "before the resume at 100" in tags] == ["step-00000200"]
+
+
+async def test_checkpoints_that_cannot_be_listed_are_not_said_to_be_none(tmp_path):
+    writer = open_run(tmp_path)
+    writer.run.checkpoints.rmdir()
+    writer.run.checkpoints.write_text("a file")
+    writer.close(76)
+    async with recovering(writer) as (app, pilot, _dialog, _process):
+        await until(pilot, lambda: "✖ checkpoints/ cannot be read: Not a directory" in screen_text(app))
+        assert "no checkpoint to go on from" not in screen_text(app)
+        assert "cannot be read" in text_of(app.screen_stack[1].query_one(CheckpointStrip))
 
 
 async def test_a_status_is_readable_on_a_small_terminal(writer, monkeypatch):

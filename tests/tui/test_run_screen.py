@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -7,7 +8,7 @@ from textual.events import MouseScrollDown, MouseScrollUp
 
 from qig_core.rundir.liveness import Liveness, Word
 from qig_core.rundir.reader import read_manifest
-from qig_core.rundir.schema import MetricSpec, ReferenceLine
+from qig_core.rundir.schema import MetricSpec, ReferenceLine, Sample
 from qig_tui.screens.help import HelpScreen
 from qig_tui.screens.run import RunScreen
 from qig_tui.screens.runs import RunsScreen
@@ -17,11 +18,13 @@ from qig_tui.widgets.basin import BasinHeat, BasinMovers
 from qig_tui.widgets.basin_table import BasinTable
 from qig_tui.widgets.chart import LineChart
 from qig_tui.widgets.chart_deck import ChartDeck
+from qig_tui.widgets.checkpoints import CheckpointStrip
+from qig_tui.widgets.footer import HonestyFooter
 from qig_tui.widgets.lines import Lines
 from qig_tui.widgets.safety import SafetyPanel
 from qig_tui.widgets.status import StatusLine
 from tests.tui.runs import add_checkpoint, basin, log_steps, open_run, set_condition
-from tests.tui.screens import open_app, opened, screen_text, text_of, until, until_shown
+from tests.tui.screens import open_app, opened, screen_text, text_of, told, until, until_shown
 
 
 def main_chart(app):
@@ -107,6 +110,27 @@ async def test_a_rewind_dims_what_was_abandoned(tmp_path):
             faint = chart.tone("faint")
             cells = [s for y in range(chart.size.height) for s in chart.render_line(y) if s.style == faint]
             assert any("\u2801" <= c <= "\u28ff" for s in cells for c in s.text)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+async def test_a_chart_is_drawn_again_as_it_was_after_more_of_a_resumed_run_has_come(tmp_path, frozen):
+    with open_run(tmp_path) as writer:
+        log_steps(writer, 0, 100)
+        log_steps(writer, 40, 60)
+        async with opened(writer.run) as (app, pilot):
+            if frozen:
+                await pilot.press("space")
+            chart, history = main_chart(app), app.screen.picture.history
+            before = text_of(chart)
+            # Read, and not drawn yet: what a change of theme or size meets.
+            sample = Sample(history._last_seq + 1, 60, 60.0, m={"phi": 0.9, "kappa": 1.0, "loss": 1.0})
+            history.add([sample])
+            chart.redraw()
+            assert text_of(chart) == before
+            await pilot.press("t")
+            await pilot.resize_terminal(120, 40)
+            await until(pilot, lambda: chart.size.width < 100)
+            assert isinstance(app.screen, RunScreen)
 
 
 async def test_freezing_holds_the_picture_and_reading_goes_on(writer):
@@ -381,6 +405,105 @@ async def test_a_narrow_status_line_keeps_the_step_rather_than_what_the_word_res
             picture.liveness = Liveness(Word.KILLED, "the process is gone")
             status.show(picture, frozen=False)
             assert "✖ KILLED ─ step 299 / 1 000" in text_of(status)
+
+
+@pytest.mark.parametrize("size", [(160, 48), (80, 24), (40, 12), (20, 5), (11, 3)])
+async def test_the_exit_code_is_never_left_out(tmp_path, size):
+    writer = open_run(tmp_path, name="a name that is as long as this")
+    set_condition(writer, "critical")
+    log_steps(writer, 0, 300)
+    writer.close(76)
+    async with opened(writer.run, size) as (app, _):
+        assert "■ EXITED 76" in text_of(app.screen.query_one(StatusLine))
+
+
+@pytest.mark.parametrize("size", [(160, 48), (120, 40), (80, 24), (40, 12), (30, 12), (20, 5)])
+async def test_the_last_line_offers_to_leave_at_any_width(writer, size):
+    async with opened(writer.run, size) as (app, pilot):
+        footer = app.screen.query_one(HonestyFooter)
+        assert {"a", "c", "?", "q"} <= set(text_of(footer).split())
+        if size[0] >= 80:
+            assert "a abort  c checkpoint  ? help  q quit" in text_of(footer)
+        app.screen.picture.problem = "a sentence that is longer than the line " * 9
+        footer.redraw()
+        assert {"a", "c", "?", "q"} <= set(text_of(footer).split())
+        writer.close(0)
+        await until(pilot, lambda: "r" in text_of(footer).split())
+        assert {"r", "?", "q"} <= set(text_of(footer).split())
+
+
+async def test_a_run_that_cannot_be_read_any_more_says_so_in_its_status(writer):
+    async with opened(writer.run, (120, 40)) as (app, pilot):
+        status, kept = app.screen.query_one(StatusLine), writer.run.manifest.read_bytes()
+        assert "▲" not in text_of(status)
+        writer.run.manifest.write_bytes(b"{")
+        await until(pilot, lambda: "▲ 'run.json' is not a readable" in text_of(status))
+        assert "● LIVE" in text_of(status)
+        writer.run.manifest.write_bytes(kept)
+        await until(pilot, lambda: "▲" not in text_of(status))
+        os.rename(writer.run.checkpoints, writer.run.path / "elsewhere")
+        await until(pilot, lambda: "▲ checkpoints/ is gone" in text_of(status))
+        await until(pilot, lambda: "checkpoints/ is gone" in text_of(app.screen.query_one(CheckpointStrip)))
+
+
+async def test_a_basin_that_was_never_recorded_has_no_table(tmp_path):
+    with open_run(tmp_path) as writer:
+        writer.telemetry.log(0, {"phi": 0.5})
+        async with opened(writer.run) as (app, pilot):
+            await pilot.press("b")
+            await until(pilot, lambda: any("this run has no basin" in note for note in told(app)))
+            assert not app.screen.has_class("-table")
+
+
+async def test_a_condition_is_not_ok_beside_a_value_that_is_no_number(tmp_path):
+    with open_run(tmp_path) as writer:
+        set_condition(writer, "ok", id="nonfinite", metric="loss", comparison="finite", limit=None, value=1.0)
+        log_steps(writer, 0, 20)
+        async with opened(writer.run) as (app, pilot):
+            safety, status = app.screen.query_one(SafetyPanel), app.screen.query_one(StatusLine)
+            assert "● nonfinite" in text_of(safety)
+            writer.telemetry.log(20, {"loss": float("nan")})
+            await until(pilot, lambda: "▲ 1 unjudged" in text_of(status))
+            await until(pilot, lambda: "▲ nonfinite" in text_of(safety))
+            assert "nan" in text_of(safety)
+            assert "ok" not in text_of(safety)
+
+
+async def test_a_regime_is_shown_in_words(tmp_path):
+    with open_run(tmp_path) as writer:
+        writer.telemetry.log(0, {"phi": 0.95}, regime="topological_instability")
+        async with opened(writer.run) as (app, _):
+            assert "TOPOLOGICAL INSTABILITY" in text_of(app.screen.query_one(StatusLine))
+
+
+async def test_an_old_damaged_checkpoint_is_in_sight(writer):
+    for step in range(300, 1300, 100):
+        add_checkpoint(writer, step)
+    writer.run.checkpoint_manifest("step-00000100").write_bytes(b"{")
+    os.utime(writer.run.checkpoint("step-00000100"), (5.0, 5.0))
+    async with opened(writer.run, (120, 40)) as (app, _):
+        shown = text_of(app.screen.query_one(CheckpointStrip))
+        assert "✖      100  UNREADABLE" in shown
+        assert "none of them damaged" in shown
+        assert shown.index("1 200") < shown.index("UNREADABLE")
+
+
+async def test_a_run_that_cannot_be_read_is_a_row_that_says_so_and_hides_no_other(tmp_path):
+    for run_id in "abc":
+        open_run(tmp_path, run_id, name=f"run {run_id}").close(0)
+    (tmp_path / "c" / "telemetry.jsonl").unlink(missing_ok=True)
+    (tmp_path / "c" / "telemetry.jsonl").mkdir()
+    async with opened(tmp_path, (120, 40)) as (app, pilot):
+        shown = screen_text(app)
+        assert shown.count("■ EXITED 0") == 2
+        assert "✖ UNREADABLE" in shown
+        assert "✖ 'telemetry.jsonl' cannot be read: not a regular file" in shown
+        await pilot.press("enter")
+        await until(pilot, lambda: any("cannot be read" in note for note in told(app)))
+        await pilot.press("down")
+        await until(pilot, lambda: "✖ 'telemetry.jsonl'" not in screen_text(app))
+        await pilot.press("enter")
+        await until_shown(pilot, RunScreen)
 
 
 async def test_a_folder_of_runs_is_a_list_to_choose_from(tmp_path):

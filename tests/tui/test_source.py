@@ -4,12 +4,14 @@ import threading
 
 import pytest
 
+from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import Word
 from qig_tui.picture import RunPicture
-from qig_tui.sources.checkpoints import CheckpointShelf
+from qig_tui.sources.checkpoints import CheckpointEntry, CheckpointShelf, in_sight, rest_of
 from qig_tui.sources.local import Backfill, LocalSource, Update, follow, read_run
+from qig_tui.sources.local import open_run as open_run_directory
 from tests.tui.runs import add_checkpoint, log_steps, open_run
 
 
@@ -113,13 +115,91 @@ def test_checkpoints_are_listed_newest_first_and_only_when_they_change(tmp_path)
         (writer.run.checkpoints / ".tmp-x").mkdir()
         torn = add_checkpoint(writer, 30, size=99)
         writer.run.checkpoint("empty").mkdir()
+        os.utime(writer.run.checkpoint("empty"), (2e9, 2e9))
         shelf = CheckpointShelf(writer.run)
         entries = shelf.changed()
-        assert [e.step for e in entries] == [30, 20, 10, None]
+        assert [e.step for e in entries] == [None, 30, 20, 10]
         assert {e.name: e.problem.split(":")[0] for e in entries if e.problem} == {torn: "TORN", "empty": "TORN"}
         assert shelf.changed() is None
         writer.run.checkpoint_tags(name).write_text('{"tags": ["pinned"]}')
         assert next(e for e in shelf.changed() if e.name == name).tags == ("pinned",)
+
+
+def damage(writer, name, t):
+    """Cut a checkpoint's manifest short; its directory last changed at t."""
+    writer.run.checkpoint_manifest(name).write_bytes(b'{"name"')
+    os.utime(writer.run.checkpoint(name), (t, t))
+
+
+def test_a_damaged_checkpoint_stands_where_the_core_lists_it(tmp_path):
+    with open_run(tmp_path) as writer:
+        names = [f"step-{step:08d}-abcdef" for step in (10, 20, 30)]
+        for name in names:
+            made = add_checkpoint(writer, int(name[5:13]))
+            os.rename(writer.run.checkpoint(made), writer.run.checkpoint(name))
+        found = {e.name: e.t for e in CheckpointShelf(writer.run).changed()}
+        damage(writer, names[1], (found[names[1]] + found[names[2]]) / 2)
+        (writer.run.checkpoints / "link").symlink_to(names[0])
+        entries = CheckpointShelf(writer.run).changed()
+        assert [e.name for e in entries] == names[::-1]
+        assert [e.step for e in entries] == [30, 20, 10]
+        assert entries[1].problem == "UNREADABLE manifest"
+        damage(writer, names[1], 5.0)
+        assert [e.name for e in CheckpointShelf(writer.run).changed()] == [names[2], names[0], names[1]]
+        assert [one.name for one in list_checkpoints(writer.run)][-1] == names[1]
+
+
+def entry(number, problem=""):
+    return CheckpointEntry(name=f"c{number}", manifest=None, t=float(number), problem=problem)
+
+
+def test_where_not_all_are_shown_the_damaged_ones_are():
+    entries = [entry(n, "TORN" if n in (3, 1) else "") for n in range(9, -1, -1)]
+    shown = in_sight(entries, 4)
+    assert [e.name for e in shown] == ["c9", "c8", "c3", "c1"]
+    assert rest_of(entries, shown) == "and 6 more, none of them damaged"
+    shown = in_sight(entries, 2)
+    assert [e.name for e in shown] == ["c9", "c3"]
+    assert rest_of(entries, shown) == "and 8 more, 1 of them damaged"
+    assert in_sight(entries, 20) == entries
+    assert in_sight(entries, -1) == []
+
+
+def test_checkpoints_that_vanish_or_cannot_be_listed_are_a_problem_and_not_none(tmp_path):
+    with open_run(tmp_path) as writer:
+        add_checkpoint(writer, 10)
+        shelf = CheckpointShelf(writer.run)
+        assert len(shelf.changed()) == 1
+        kept = writer.run.path / "kept"
+        os.rename(writer.run.checkpoints, kept)
+        assert shelf.changed() == []
+        assert shelf.problem == "checkpoints/ is gone"
+        writer.run.checkpoints.write_text("a file")
+        shelf.changed()
+        assert shelf.problem == "checkpoints/ cannot be read: Not a directory"
+        writer.run.checkpoints.unlink()
+        os.rename(kept, writer.run.checkpoints)
+        assert len(shelf.changed()) == 1
+        assert shelf.problem is None
+
+
+def test_a_run_that_never_had_checkpoints_has_none_and_no_problem(tmp_path):
+    with open_run(tmp_path) as writer:
+        writer.run.checkpoints.rmdir()
+        shelf = CheckpointShelf(writer.run)
+        assert shelf.changed() == []
+        assert shelf.problem is None
+
+
+@pytest.mark.parametrize("name", ["telemetry.jsonl", "events.jsonl"])
+def test_a_run_whose_records_cannot_be_read_is_refused(tmp_path, name):
+    with open_run(tmp_path) as writer:
+        pass
+    (writer.run.path / name).unlink(missing_ok=True)
+    assert open_run_directory(writer.run).id == "run1"
+    (writer.run.path / name).mkdir()
+    with pytest.raises(RunFormatError, match=f"{name}' cannot be read"):
+        LocalSource(writer.run)
 
 
 @pytest.mark.parametrize("tail_bytes", [4096, 1 << 20])
