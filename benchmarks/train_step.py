@@ -29,6 +29,7 @@ from qig_core.training.shards import ShardedGradients  # noqa: E402
 
 MARKS = {"default": 10.0, "tiny": 100.0}
 BLOCK = 10
+ALL_THREADS = torch.get_num_threads()
 BUSY = "while True: pass"
 
 
@@ -58,6 +59,7 @@ def trainer_of(preset: str, corpus: Corpus, *, whole: bool) -> Trainer:
 
 def measure(preset: str, corpus: Corpus, steps: int) -> tuple[list[float], list[float], int]:
     """Milliseconds of every step, ours and the floor's, and the number of shards."""
+    torch.set_num_threads(build(PRESETS[preset]).threads or ALL_THREADS)
     ours, floor = trainer_of(preset, corpus, whole=False), trainer_of(preset, corpus, whole=True)
     times: tuple[list[float], list[float]] = ([], [])
     for begin in range(0, steps + BLOCK, BLOCK):
@@ -76,7 +78,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=100)
     steps = parser.parse_args().steps
     corpus = default_corpus()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; load before: {os.getloadavg()[0]:.2f}")
+    print(f"torch {torch.__version__}, {ALL_THREADS} threads; load before: {os.getloadavg()[0]:.2f}")
     missed = False
     for beside in (False, True):
         busy = subprocess.Popen([sys.executable, "-c", BUSY]) if beside else None
