@@ -11,14 +11,14 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-# torch first and alone: with another index named, nothing else may come from there.
+# torch first and alone: with another index named, nothing else may come from there. pip would compile on one core,
+# compileall takes all; what does not compile (another Python's templates) nobody imports.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"qig-tui needs Python 3.11 or newer; this is {v[0]}.{v[1]} (make PYTHON=python3.12 ...)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
-	# pip compiles on one core; this takes all. What does not compile is not Python 3 and nobody imports it.
-	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
+	-@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	touch $(STAMP)
 
 demo: $(STAMP)
