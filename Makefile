@@ -24,11 +24,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(BIN)/python -m qig_core.cli demo
 
+# Three workers on two cores: a good part of the tests waits for a heartbeat, a frame or another process.
 test: check
-	$(BIN)/python -m pytest -m 'not slow' -n 2
+	$(BIN)/python -m pytest -m 'not slow' -n 3
 
 test-all: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
