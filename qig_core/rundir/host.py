@@ -1,6 +1,7 @@
 """Which machine and process this is, and whether another process still is the one that was written down."""
 
 import os
+import platform
 import pwd
 import socket
 import subprocess
@@ -80,3 +81,14 @@ def git_revision(folder: Path) -> GitRevision | None:
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=True)
     return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Of the program, and of what a run's numbers come from, where that has been imported."""
+    from importlib.metadata import version  # writers only: a reader starts without it
+
+    found = {"python": platform.python_version(), "qig-tui": version("qig-tui")}
+    for name in ("torch", "numpy"):
+        if known := getattr(sys.modules.get(name), "__version__", None):
+            found[name] = str(known)
+    return found

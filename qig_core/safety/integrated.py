@@ -14,9 +14,7 @@ exactly `step` updates, and a resume begins by doing step `step` again, if `rest
 `finish` makes the last checkpoint: only the loop knows that its last update was applied. It does nothing after a stop.
 """
 
-import importlib.metadata
 import os
-import platform
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from qig_core.errors import ExitCode, RecordWriteError, UsageError, exit_code_of
-from qig_core.rundir.host import git_revision
+from qig_core.rundir.host import git_revision, versions
 from qig_core.rundir.layout import resolve_run, split_selector
 from qig_core.rundir.schema import CheckpointManifest, Manifest, MetricSpec
 from qig_core.rundir.writer import RunWriter
@@ -53,15 +51,6 @@ def _number(value: Any) -> float:
     """Of a tensor or an array of one number as well: float() would warn of a tensor's gradient."""
     item = getattr(value, "item", None)
     return float(value if item is None else item())
-
-
-def _versions() -> dict[str, str]:
-    """Of the program, and of what its numbers come from, where the loop has imported that."""
-    found = {"python": platform.python_version(), "qig-tui": importlib.metadata.version("qig-tui")}
-    for name in ("torch", "numpy"):
-        if version := getattr(sys.modules.get(name), "__version__", None):
-            found[name] = str(version)
-    return found
 
 
 class IntegratedMonitor:
@@ -186,7 +175,7 @@ class IntegratedMonitor:
             total_steps=total_steps,
             config=dict(config or {}),
             metrics=list(metrics),
-            versions=_versions(),
+            versions=versions(),
             git=git_revision(Path.cwd()),
         )
         return cls(RunWriter.create(Path(runs), manifest), **settings)

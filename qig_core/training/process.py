@@ -12,8 +12,8 @@ def settle() -> None:
     """Let OpenMP's threads sleep soon, and let malloc keep what a step frees.
 
     Threads that spin for ever take the core from whoever runs beside them, the dashboard first; a spin count that the
-    user set stands. Without the second, glibc gives the pages of each step's large tensors back and faults three
-    thousand of them in again, a tenth of the step. Elsewhere than on glibc the second does nothing.
+    user set stands. Without the second, glibc gives the pages of each step's large tensors back and faults them in
+    again at the next. Elsewhere than on glibc the second does nothing.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,15 +1,13 @@
 """Beginning a training run that was asked for and found possible: everything between the request and the first step."""
 
 import dataclasses
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from qig_core.checkpoints.recovery import announce, go_on, restore
 from qig_core.checkpoints.saving import state_loader
-from qig_core.rundir.host import git_revision
+from qig_core.rundir.host import git_revision, versions
 from qig_core.rundir.schema import Manifest, Parent
 from qig_core.rundir.writer import RunWriter
 from qig_core.training.loop import Started, Trainer
@@ -73,12 +71,7 @@ def _manifest(request: Request, trainer: Trainer) -> Manifest:
         metrics=list(SPECS),
         corpus=request.corpus_facts(),
         probe=trainer.probe.facts(),
-        versions={
-            "qig-tui": version("qig-tui"),
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": version("numpy"),
-        },
+        versions=versions(),
         git=git_revision(Path.cwd()),
         threads=torch.get_num_threads(),
     )

@@ -1,7 +1,7 @@
 """The gradients of a batch, its rows shared out over threads that meet once a step. Never a second process.
 
 A BLAS with several threads lets them meet after every operation, a thousand times a step. Beside another busy process
-each meeting waits for the thread that lost its core, and the step takes three times as long as here
+each meeting waits for the thread that lost its core, and the step takes at least twice as long as here
 (benchmarks/train_step.py).
 """
 
