@@ -7,7 +7,8 @@
     │   ├── RunNotFound                      2  no run directory there
     │   ├── RunFormatError                   2  a manifest that cannot be read
     │   ├── MissingExtra                     2  an optional dependency that is not installed
-    │   └── SimplexError                     2  not a point of the probability simplex
+    │   ├── SimplexError                     2  not a point of the probability simplex
+    │   └── DensityError                     2  not a density matrix, or not a tangent of one
     ├── Refused                              1  a command or a change that is not allowed now
     ├── CheckpointError                      1  a checkpoint that is absent, torn or damaged
     ├── RunLocked                           73  another writer holds the run
@@ -66,6 +67,10 @@ class MissingExtra(UsageError):
 
 class SimplexError(UsageError):
     """Input that is not on the probability simplex; the message says which row and by how much."""
+
+
+class DensityError(UsageError):
+    """A matrix that is no density matrix, or a derivative that no family of them has; says what and by how much."""
 
 
 class Refused(QigError):

@@ -5,7 +5,7 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -77,19 +77,57 @@ class DataConfig:
         _positive(self, "batch_size", "heldout_batches")
 
 
+OPTIMIZERS: dict[str, Mapping[str, Any]] = {
+    "adamw": {},
+    "natural": {"lr": 0.1, "warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 0.0},
+}
+"""Every optimiser with what it has instead of OptimizerConfig's defaults."""
+NATURAL_KEYS = ("damping", "damping_min", "kl_max", "cg_iterations", "warm_start")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW, linear warm-up, then constant: the rate at a step does not depend on the total, so a run can go on."""
+    """How a gradient becomes a step; the rate warms up linearly, then is constant, so that a run can go on.
 
+    In a file, `optimizer = "natural"` is that optimiser with its own defaults (OPTIMIZERS), a table with `name` and
+    what is to differ from them the long form.
+    """
+
+    name: str = "adamw"
+    """adamw, or natural: qig_core.geometry.natural, which takes neither weight_decay nor clip_norm."""
     lr: float = 3e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    damping: float = 0.1
+    """Of natural, as all below: lambda at birth; the loss's reductions then raise and lower it."""
+    damping_min: float = 0.01
+    """How low it may fall. A batch of a few hundred tokens knows the Fisher matrix no better."""
+    kl_max: float = 0.02
+    """Trust region, nats a token."""
+    cg_iterations: int = 3
+    """Of one step; each costs about two backward passes."""
+    warm_start: float = 0.95
+    """Share of the last solution that the next one begins with, in [0, 1]: the memory over batches."""
 
     def __post_init__(self) -> None:
-        _positive(self, "lr", "clip_norm")
-        if self.warmup_steps < 0 or self.weight_decay < 0:
-            raise ConfigError("warmup_steps and weight_decay must not be negative")
+        if self.name not in OPTIMIZERS:
+            raise ConfigError(f"unknown optimizer {self.name!r}{_nearest(self.name, OPTIMIZERS)}")
+        _positive(self, "lr", "damping_min", "kl_max", "cg_iterations")
+        for name in ("warmup_steps", "weight_decay", "clip_norm", "damping"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} is {value}: it must not be negative")
+        if not 0.0 <= self.warm_start <= 1.0:
+            raise ConfigError(f"warm_start is {self.warm_start}: it must lie in [0, 1]")
+        idle: dict[str, Any] = dict.fromkeys(("weight_decay", "clip_norm"), 0.0)
+        if self.name != "natural":
+            defaults = {field.name: field.default for field in dataclasses.fields(self)}
+            idle = {name: defaults[name] for name in NATURAL_KEYS}
+        for name, rest in idle.items():
+            if getattr(self, name) != rest:
+                raise ConfigError(f"optimizer.{name} does nothing for {self.name}: leave it out, or at {rest:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +183,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "threads": 1,
         "kernel": {"width": 32, "heads": 4, "context": 32, "passes": 3},
         "data": {"batch_size": 4, "heldout_batches": 2},
-        "optimizer": {"lr": 1e-2, "warmup_steps": 20},
+        "optimizer": {"name": "adamw", "lr": 1e-2, "warmup_steps": 20},
         "cadence": {"measure_every": 10, "heldout_every": 50, "checkpoint_every": 100},
     },
 }
@@ -163,42 +201,71 @@ CHANGEABLE = frozenset(
 """What a resume may change; anything else would make it another run, which is what a fork is for."""
 
 
+def _nearest(given: str, known: Iterable[str], where: str = "") -> str:
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {where}{near[0]}?" if near else f"; known here: {', '.join(sorted(known))}"
+
+
 def _check_keys(given: Mapping[str, Any], kind: type, where: str = "") -> None:
     hints = get_type_hints(kind)
     for key, value in given.items():
         path = f"{where}{key}"
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
-            hint = f"; did you mean {where}{near[0]}?" if near else f"; known here: {', '.join(sorted(hints))}"
-            raise ConfigError(f"unknown key {path}{hint}")
+            raise ConfigError(f"unknown key {path}{_nearest(key, hints, where)}")
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{path} must be a table")
             _check_keys(value, hints[key], f"{path}.")
 
 
+def _expanded(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`values` with `optimizer = NAME`, the short form, as the table it stands for."""
+    short = values.get("optimizer")
+    return {**values, "optimizer": {"name": short}} if isinstance(short, str) else values
+
+
+def _named(values: Mapping[str, Any]) -> object:
+    """The optimiser's name, of expanded values; None where its table is no table."""
+    optimizer = values.get("optimizer", {})
+    return optimizer.get("name", OptimizerConfig.name) if isinstance(optimizer, Mapping) else None
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, tables merged key by key."""
+    """`base` with the values of `over`, tables merged key by key.
+
+    A rate is one optimiser's: where `over` names another than base's, nothing stays of base's table.
+    """
+    base, over = _expanded(base), _expanded(over)
+    optimizer = over.get("optimizer")
+    if isinstance(optimizer, Mapping) and "name" in optimizer and _named(over) != _named(base):
+        base = {key: value for key, value in base.items() if key != "optimizer"}
+    return _merged(base, over)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
         mine = out.get(key)
-        out[key] = merge(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+        out[key] = _merged(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
     return out
 
 
 def overridden(base: Mapping[str, Any], over: Mapping[str, Any]) -> list[str]:
     """The keys of `base`, joined by dots, to which `over` gives another value."""
-    new = flatten(over)
+    new = flatten(_expanded(over))
     return [key for key, value in flatten(base).items() if key in new and new[key] != value]
 
 
 def build(values: Mapping[str, Any]) -> TrainConfig:
-    """A checked configuration from nested plain values; what is left out has its default.
+    """A checked configuration from nested plain values; what is left out has its default, or its optimiser's.
 
     Raises:
         ConfigError: an unknown key (with the nearest name), a wrong type, a value out of range.
     """
+    values = _expanded(values)
     _check_keys(values, TrainConfig)
+    if isinstance(name := _named(values), str):
+        values = {**values, "optimizer": {**OPTIMIZERS.get(name, {}), **values.get("optimizer", {})}}
     try:
         return msgspec.convert(values, TrainConfig)
     except msgspec.ValidationError as error:

@@ -87,6 +87,7 @@ class _Distance(torch.autograd.Function):
     """distance_from_bc with its derivative −2/sqrt(1 − BC²) (0 beyond the limit) written out.
 
     The maps of attention are the largest tensors of a step and autograd makes eight more of each here; this makes two.
+    The derivative is made of differentiable operations: a Fisher product goes back through it a second time.
     """
 
     @classmethod

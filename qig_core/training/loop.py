@@ -5,6 +5,7 @@ at step n holds exactly n updates, and a resume begins by repeating step n.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from qig_core.rundir.writer import RunWriter
 from qig_core.safety.breakdown import Breakdown
 from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.safety.profile import load_profile
+from qig_core.training import optimizers
 from qig_core.training.config import TrainConfig, digest
 from qig_core.training.corpus import Corpus, batch, heldout_batches, probe_batch
 from qig_core.training.kernel import Kernel
@@ -39,9 +41,8 @@ class Trainer:
         self.config = config
         self.corpus = corpus
         self.kernel = Kernel(config.kernel, seed=config.seed)
-        self.optimizer = torch.optim.AdamW(
-            self.kernel.parameters(), lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, fused=True
-        )
+        self.optimizer = optimizers.make(config.optimizer, self.kernel.parameters())
+        self._tokens: torch.Tensor | None = None
         context, data = config.kernel.context, config.data
         self.gradients = ShardedGradients(threads=torch.get_num_threads(), rows=data.batch_size, context=context)
         self.probe = KernelProbe(config.kernel, probe_batch(corpus.heldout, context=context), seed=config.seed)
@@ -66,7 +67,7 @@ class Trainer:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.kernel.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizers.load(self.optimizer, state["optimizer"], self.config.optimizer)
         self.basin = BasinTracker.from_state(state["basin"])
         self.regime = RegimeTracker.from_state(state["regime"])
         self.breakdown = Breakdown.from_state(state["breakdown"])
@@ -84,9 +85,9 @@ class Trainer:
         settings = self.config.optimizer
         return settings.lr * min(1.0, (step + 1) / (settings.warmup_steps + 1))
 
-    def forward_backward(self, step: int) -> dict[str, float]:
-        """Gradients of one batch, clipped; the update is left to the caller, who judges first."""
-        tokens = torch.from_numpy(
+    def forward_backward(self, step: int) -> dict[str, float | None]:
+        """Gradients of one batch, clipped; `update` is left to the caller, who judges first."""
+        self._tokens = tokens = torch.from_numpy(
             batch(
                 self.corpus.train,
                 seed=self.config.seed,
@@ -99,13 +100,26 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.gradients(lambda rows: next_token_loss(self.kernel, rows), self.kernel.parameters(), tokens)
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.kernel.parameters(), self.config.optimizer.clip_norm)
-        return {
+        clip_norm = self.config.optimizer.clip_norm or math.inf
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.kernel.parameters(), clip_norm)
+        metrics: dict[str, float | None] = {
             "loss": loss.item(),
             "grad_norm": grad_norm.item(),
             "lr": rate,
             "recursion_depth": float(self.config.kernel.passes),
         }
+        return metrics | optimizers.figures(self.optimizer)
+
+    def update(self) -> None:
+        """The step that the gradients of forward_backward ask for."""
+        tokens = self._tokens
+        assert tokens is not None
+
+        def closure() -> tuple[torch.Tensor, torch.Tensor]:
+            logits = self.kernel(tokens[:, :-1])
+            return _cross_entropy(logits, tokens), logits
+
+        optimizers.step(self.optimizer, closure)
 
     @torch.no_grad()
     def heldout_loss(self) -> float:
@@ -128,7 +142,10 @@ class Trainer:
 
 def next_token_loss(kernel: Kernel, tokens: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each next byte, nats; tokens [B, T + 1]."""
-    logits = kernel(tokens[:, :-1])
+    return _cross_entropy(kernel(tokens[:, :-1]), tokens)
+
+
+def _cross_entropy(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
 
@@ -167,7 +184,7 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
         for step in range(monitor.first_step, config.steps + 1):
             trainer.begin_step()
             last = step == config.steps
-            metrics: dict[str, float | None] = {} if last else dict(trainer.forward_backward(step))
+            metrics: dict[str, float | None] = {} if last else trainer.forward_backward(step)
             computed = time.perf_counter()
             if step_s is not None and not last:
                 metrics["step_ms"] = 1e3 * step_s
@@ -197,7 +214,7 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
                 monitor.finish(step)
                 break
             updating = time.perf_counter()
-            trainer.optimizer.step()
+            trainer.update()
             done = time.perf_counter()
             step_s = (computed - began) + (done - updating)
             began = done

@@ -12,7 +12,7 @@ from qig_core.rundir.schema import Manifest, Parent
 from qig_core.rundir.writer import RunWriter
 from qig_core.training.loop import Started, Trainer
 from qig_core.training.requests import PROGRAM, Origin, Request
-from qig_core.training.specs import SPECS
+from qig_core.training.specs import specs_of
 
 
 def begin(request: Request) -> Started:
@@ -68,7 +68,7 @@ def _manifest(request: Request, trainer: Trainer) -> Manifest:
         program=PROGRAM,
         total_steps=request.config.steps,
         config=dataclasses.asdict(request.config),
-        metrics=list(SPECS),
+        metrics=specs_of(request.config.optimizer.name),
         corpus=request.corpus_facts(),
         probe=trainer.probe.facts(),
         versions=versions(),

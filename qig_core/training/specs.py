@@ -37,3 +37,15 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec(name="cpu_pct", unit="%", label="processor", range=(0.0, None)),
     MetricSpec(name="rss_bytes", unit="bytes", label="memory", range=(0.0, None)),
 )
+
+_OF_NATURAL = (
+    MetricSpec(name="damping", label="damping λ", range=(0.0, None)),
+    MetricSpec(name="step_kl", unit="nats", label="KL of the last step", range=(0.0, None)),
+    MetricSpec(name="reduction_ratio", label="actual / predicted reduction", better="band"),
+    MetricSpec(name="cg_iterations", label="CG iterations", range=(0.0, None)),
+)
+
+
+def specs_of(optimizer: str) -> list[MetricSpec]:
+    """The metrics of a run with that optimiser, by its name in the configuration."""
+    return [*SPECS, *(_OF_NATURAL if optimizer == "natural" else ())]

@@ -102,6 +102,43 @@ def test_resuming_gives_bit_by_bit_what_training_on_would_have_given(finished: P
     assert restored.data["fingerprint"]
 
 
+def test_a_natural_run_resumes_bit_by_bit_and_records_what_its_steps_did(tmp_path: Path) -> None:
+    config = tmp_path / "natural.toml"
+    config.write_text('optimizer = "natural"\n[cadence]\nmeasure_every = 5\nheldout_every = 5\n')
+    for run_id, steps in (("whole", "20"), ("parts", "9")):
+        done = core(
+            "train", "--preset", "tiny", "--config", config, "--steps", steps, "--runs", tmp_path, "--id", run_id
+        )
+        assert done.returncode == 0, done.stderr
+        assert "wins over --preset tiny in optimizer.name" in done.stderr
+    whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
+    done = core("train", "--resume", parts.path, "--config", config, "--steps", "20")
+    assert done.returncode == 0, done.stderr
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        mine, other = (
+            (run.checkpoint(core_json("checkpoints", "latest", run.path)[0]["name"]) / file).read_bytes()
+            for run in (parts, whole)
+        )
+        assert mine == other
+    after, before = ({s.step: s.m for s in samples(run.path)} for run in (parts, whole))
+    for key in ("loss", "loss_heldout", "phi", "damping", "step_kl", "cg_iterations", "reduction_ratio", "grad_norm"):
+        assert any(key in m for m in before.values())
+        assert {n: m[key] for n, m in after.items() if key in m} == {n: m[key] for n, m in before.items() if key in m}
+    manifest = read_manifest(whole)
+    assert manifest.config["optimizer"]["name"] == "natural"
+    assert {"damping", "step_kl", "cg_iterations", "reduction_ratio"} <= {spec.name for spec in manifest.metrics}
+    refused = core(
+        "train", "--resume", parts.path, "--config", _written(tmp_path / "adamw.toml", 'optimizer = "adamw"')
+    )
+    assert refused.returncode == 2
+    assert "optimizer.name ('natural' -> 'adamw')" in refused.stderr
+
+
+def _written(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
 def test_a_fork_is_a_new_run_that_remembers_its_parent(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "runs" / finished.name
     shutil.copytree(finished, copy)
@@ -172,6 +209,7 @@ def test_a_second_trainer_on_the_same_run_is_turned_away(tmp_path: Path) -> None
         ("kernel = 3", "must be a table"),
         ("steps = ", "is not TOML"),
         ("[kernel]\npasses = 2", "at least 3"),
+        ("optimizer = 'natrual'", "did you mean natural?"),
     ],
 )
 def test_a_wrong_configuration_is_refused_in_one_sentence(tmp_path: Path, toml: str, expected: str) -> None:

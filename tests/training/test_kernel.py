@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qig_core.errors import ConfigError
+from qig_core.geometry.gauss_newton import FisherProduct
 from qig_core.measures.integration import effective_information
 from qig_core.training import kernel as kernel_module
 from qig_core.training.config import KernelConfig
@@ -73,6 +74,16 @@ def test_the_written_out_derivative_of_the_distance_is_autograds() -> None:
     (g_ours,), (g_plain,) = (torch.autograd.grad(d.sum(), bc) for d in (ours, plain))
     torch.testing.assert_close(g_ours, g_plain)
     assert torch.all(g_ours[-3:] == 0.0)
+
+
+def test_the_distance_may_be_differentiated_twice_for_a_fisher_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, tokens = Kernel(TINY).double(), tokens_of()
+    parameters = list(kernel.parameters())
+    size = sum(p.numel() for p in parameters)
+    v = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    ours = FisherProduct(kernel(tokens), parameters)(v)
+    monkeypatch.setattr(kernel_module._Distance, "distance", distance_from_bc)
+    torch.testing.assert_close(ours, FisherProduct(kernel(tokens), parameters)(v), rtol=1e-9, atol=1e-13)
 
 
 def test_an_observation_is_the_last_pass() -> None:
