@@ -272,20 +272,21 @@ def _distance(p: Tensor, q: Tensor, _: Scalar, a: Scratch = None, b: Scratch = N
 def _geodesic(p: Tensor, q: Tensor, share: Scalar, a: Scratch = None, b: Scratch = None, c: Scratch = None) -> Tensor:
     if _recorded(p, q):
         u, v = _root(p), _root(q)
-        left, right = _weights(_angle(u, v), share)
+        theta = _angle(u, v) / math.pi
+        # sinc keeps both weights and their slopes exact when the points coincide.
+        whole = torch.sinc(theta)
+        left = (1.0 - share) * torch.sinc((1.0 - share) * theta) / whole
+        right = share * torch.sinc(share * theta) / whole
         return _square(u * left + v * right)
     # (l √p + r √q)² with one root: the weights hang on θ² alone, so the digits that arccos loses near 0 are not missed.
     root = torch.sqrt(torch.mul(p, q, out=a), out=a)
-    left, right = _weights(torch.acos(root.sum(dim=-1, keepdim=True).clamp(max=1.0)), share)
+    cosine = root.sum(dim=-1, keepdim=True).clamp_(max=1.0)
+    theta, sine = torch.acos(cosine), ((1.0 - cosine) * (1.0 + cosine)).sqrt_()
+    same = sine == 0.0
+    left = torch.where(same, 1.0 - share, torch.sin((1.0 - share) * theta) / sine)
+    right = torch.where(same, share, torch.sin(share * theta) / sine)
     moved = torch.addcmul(torch.mul(root, 2.0 * left * right, out=a), p, left * left, out=a)
     return _normalised(torch.addcmul(moved, q, right * right, out=c), c)
-
-
-def _weights(theta: Tensor, share: Scalar) -> tuple[Tensor, Tensor]:
-    """sin((1−t)θ)/sin θ and sin(tθ)/sin θ, by sinc, which keeps both exact when the points coincide."""
-    theta = theta / math.pi
-    whole = torch.sinc(theta)
-    return (1.0 - share) * torch.sinc((1.0 - share) * theta) / whole, share * torch.sinc(share * theta) / whole
 
 
 def _natural(p: Tensor, grad: Tensor, rate: Scalar, a: Scratch = None, b: Scratch = None, c: Scratch = None) -> Tensor:

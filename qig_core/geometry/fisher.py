@@ -34,6 +34,7 @@ AnyMatrix: TypeAlias = Any
 
 _EPS = float(np.finfo(np.float64).eps)
 _SIGN_BIT = np.uint64(1 << 63)
+_BLOCK = 32_768  # entries of tangent vectors that are worked on together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +279,8 @@ class SparseFisherMetric:
         structure: BlockStructure | None = None,
         support_tol: float | None = None,
     ) -> None:
+        if not len(drho):
+            raise DensityError("drho is empty: the blocks are those of a state and its derivatives")
         pattern = _union(_pattern([rho]), _pattern(drho))
         dim = pattern.shape[0]
         self.reused = structure is not None and structure.dim == dim and structure.holds(pattern)
@@ -291,7 +294,7 @@ class SparseFisherMetric:
         spectrum = np.concatenate([values.ravel() for values, _ in self._spectra])
         tol = _support(np.sort(spectrum), support_tol)
         self.rank, self.support_tol = int(np.sum(spectrum > tol)), float(tol)
-        self.matrix = self._metric(self._blocks_of(drho), self._spectra)
+        self.matrix = self._metric(drho)
 
     def inner(self, x: AnyMatrix, y: AnyMatrix) -> float:
         """The inner product 2 Σ Re(⟨k|x|l⟩⟨l|y|k⟩)/(λ_k + λ_l) of two tangent vectors.
@@ -305,29 +308,29 @@ class SparseFisherMetric:
         """
         pair = [x, y]
         if self.structure.holds(_pattern(pair)):
-            return float(self._metric(self._blocks_of(pair), self._spectra)[0, 1])
+            return float(self._metric(pair)[0, 1])
         stack = np.stack([z.toarray() if sparse.issparse(z) else np.asarray(z) for z in pair])
-        _tangents(stack, stack[0])
-        return float(self._metric([stack[:, None]], [self._whole_spectrum])[0, 1])
+        values, vectors = self._whole_spectrum
+        weighted, _ = _weighted(values, vectors, _tangents(stack, stack[0]), np.asarray(self.support_tol))
+        return float(_real_gram(weighted)[0, 1])
 
     def length(self, x: AnyMatrix) -> float:
         """√⟨x, x⟩ of a tangent vector: twice the Bures length of the step x."""
         return float(np.sqrt(self.inner(x, x)))
 
-    def _metric(self, blocks: Sequence[Matrix], spectra: Sequence[tuple[FloatArray, Matrix]]) -> FloatArray:
-        """[m, m] of tangent blocks [m, count, size, size], one array a group."""
-        tol = np.asarray(self.support_tol)
-        grams = (
-            _real_gram(_weighted(*each, block, tol)[0].reshape(len(block), 1, -1))
-            for each, block in zip(spectra, blocks, strict=True)
-        )
-        return np.asarray(sum(grams))
-
-    def _blocks_of(self, tangents: AnyMatrix | Sequence[AnyMatrix]) -> list[Matrix]:
-        blocks = [as_hermitian(block, "drho") for block in self._gather(tangents)]
-        traces = [np.trace(block, axis1=-2, axis2=-1).real.sum(axis=-1) for block in blocks]
-        _check_traceless(np.asarray(sum(traces)), blocks)
-        return blocks
+    def _metric(self, tangents: AnyMatrix | Sequence[AnyMatrix]) -> FloatArray:
+        """[m, m]. Some tangents at a time: what is made of them stays in the processor's cache."""
+        count, tol = len(tangents), np.asarray(self.support_tol)
+        entries = sum(group.size * group.shape[1] for group in self.structure.groups)
+        step = count if self.path == "dense" else max(1, _BLOCK // entries)
+        rows = []
+        for begin in range(0, count, step):
+            blocks = [as_hermitian(block, "drho") for block in self._gather(tangents[begin : begin + step])]
+            traces = [np.trace(block, axis1=-2, axis2=-1).real.sum(axis=-1) for block in blocks]
+            _check_traceless(np.asarray(sum(traces)), blocks)
+            weighted = [_weighted(*own, block, tol)[0] for own, block in zip(self._spectra, blocks, strict=True)]
+            rows.append([x.reshape(len(x), 1, -1) for x in weighted])
+        return np.asarray(sum(_real_gram(np.concatenate(group)) for group in zip(*rows, strict=True)))
 
     def _gather(self, matrices: AnyMatrix | Sequence[AnyMatrix]) -> list[Matrix]:
         """The blocks of m matrices, [m, count, size, size] for each group."""
@@ -358,14 +361,14 @@ class SparseFisherMetric:
 
     @cached_property
     def _whole_spectrum(self) -> tuple[FloatArray, Matrix]:
-        """Eigenvalues [1, d] and eigenvectors [1, d, d] of the whole state, put together from the blocks."""
+        """Eigenvalues [d] and eigenvectors [d, d] of the whole state, put together from the blocks, in their order."""
         dim = self.structure.dim
         values = np.empty(dim)
         vectors = np.zeros((dim, dim), dtype=np.result_type(*(vectors for _, vectors in self._spectra)))
         for group, (mine, theirs) in zip(self.structure.groups, self._spectra, strict=True):
             values[group] = mine
             vectors[group[:, :, None], group[:, None, :]] = theirs
-        return values[None], vectors[None]
+        return values, vectors
 
 
 def _pattern(matrices: AnyMatrix | Sequence[AnyMatrix]) -> AnyMatrix:
@@ -444,7 +447,7 @@ def _weighted(values: FloatArray, vectors: Matrix, tangents: Matrix, tol: FloatA
     """⟨k|∂_iρ|l⟩ √(2/(λ_k + λ_l)), 0 for the pairs left out, and Σ |⟨k|∂_iρ|l⟩|² over these; all broadcast."""
     pairs = values[..., :, None] + values[..., None, :]
     elements = _elements(vectors, tangents)
-    if (2.0 * values[..., 0] > tol).all():  # the smallest pair, as eigenvalues ascend
+    if (2.0 * values.min(axis=-1) > tol).all():  # the smallest pair of all
         scale = np.sqrt(2.0 / pairs)
         dropped = np.zeros(elements.shape[:-2])
     else:

@@ -415,14 +415,15 @@ def _coefficients(p: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray,
     scratch = np.empty((min(rows, leading[0]), *leading[1:], size))
     roots, sum_p, sum_q = np.empty((3, *leading))
     lowest = 0.0
-    for begin in range(0, leading[0], rows):
-        part = slice(begin, begin + rows)
-        x, y = a[part], b[part]
-        lowest = min(lowest, x.min(initial=0.0), y.min(initial=0.0))
-        np.matmul(x, ones, out=sum_p[part])
-        np.matmul(y, ones, out=sum_q[part])
-        product = np.multiply(x, y, out=scratch[: len(x)])
-        np.matmul(np.sqrt(np.abs(product, out=product), out=product), ones, out=roots[part])
+    with np.errstate(invalid="ignore"):  # of a point off the simplex, which is refused when its row is known
+        for begin in range(0, leading[0], rows):
+            part = slice(begin, begin + rows)
+            x, y = a[part], b[part]
+            lowest = min(lowest, x.min(initial=0.0), y.min(initial=0.0))
+            np.matmul(x, ones, out=sum_p[part])
+            np.matmul(y, ones, out=sum_q[part])
+            product = np.multiply(x, y, out=scratch[: len(x)])
+            np.matmul(np.sqrt(product, out=product), ones, out=roots[part])
     if not (lowest >= 0.0 and max(np.abs(each - 1.0).max(initial=0.0) for each in (sum_p, sum_q)) <= SUM_TOLERANCE):
         _sums(p, "p")
         _sums(q, "q")

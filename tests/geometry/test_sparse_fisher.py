@@ -33,7 +33,7 @@ def block_family(
 @given(SEEDS, st.lists(st.integers(1, 6), min_size=1, max_size=5))
 @settings(max_examples=60)
 def test_blocks_under_any_permutation_give_the_dense_result(seed: int, sizes: list[int]) -> None:
-    rho, drho = block_family(np.random.default_rng(seed), sizes)
+    rho, drho = block_family(np.random.default_rng(seed), sizes, count=3)
     dense = qfi_matrix(rho, drho)
     for given_rho, given_drho in ((rho, drho), (sparse.csr_array(rho), [sparse.coo_array(x) for x in drho])):
         metric = SparseFisherMetric(given_rho, given_drho)
@@ -127,6 +127,19 @@ def test_lengths_and_inner_products_are_those_of_the_slds(form: type) -> None:
     assert metric.inner(form(drho[0]), form(drho[1])) == pytest.approx(float(metric.matrix[0, 1]), rel=1e-10)
 
 
+def test_tangents_across_blocks_leave_out_the_same_pairs_as_the_dense_form() -> None:
+    """The eigenvalue 0 stands in the last block, so that the eigenvalues of all blocks together do not ascend."""
+    rng = np.random.default_rng(7)
+    rho = np.zeros((5, 5), dtype=complex)
+    rho[:2, :2], rho[2:, 2:] = 0.5 * random_state(rng, 2), 0.5 * random_state(rng, 3, 1)
+    across = random_tangents(rng, 2, 5)
+    metric = SparseFisherMetric(rho, [1j * (rho @ x - x @ rho) * (rho != 0) for x in across])
+    assert metric.rank == 3
+    expected = qfi_matrix(rho, across).matrix
+    found = [[metric.inner(x, y) for y in across] for x in across]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
 def test_what_is_no_family_of_states_is_refused_by_blocks_too() -> None:
     rho, drho = block_family(np.random.default_rng(6), [2, 2], shuffle=False)
     with pytest.raises(DensityError, match="rho has trace 2"):
@@ -141,6 +154,9 @@ def test_what_is_no_family_of_states_is_refused_by_blocks_too() -> None:
         SparseFisherMetric(rho, np.eye(4)[None])
     with pytest.raises(DensityError, match="drho has trace 4"):
         SparseFisherMetric(rho, drho).inner(np.ones((4, 4)), drho[0])
+    for none in ([], np.zeros((0, 4, 4))):
+        with pytest.raises(DensityError, match="drho is empty"):
+            SparseFisherMetric(rho, none)
     with pytest.raises(DensityError, match="not finite"):
         SparseFisherMetric(np.full((4, 4), np.nan), drho)
 
