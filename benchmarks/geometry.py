@@ -1,7 +1,7 @@
 """The geometry kernels beside other libraries and beside their limits, same work at the same accuracy in one run.
 
     make bench                                      all of it, after the other benchmarks; peers live in .venv-bench
-    .venv-bench/bin/python benchmarks/geometry.py [--quick] [--only TEXT] [--json PATH]
+    .venv-bench/bin/python benchmarks/geometry.py [--quick] [--only TEXT] [--json PATH] [--readme]
 
 One thread for every library. A time is the least CPU time of a call over blocks of calls that take turns (on a GPU the
 least wall time). Results are compared before times are: a row prints both errors and how far apart the results are, and
@@ -16,6 +16,7 @@ for _library in ("OMP", "OPENBLAS", "MKL"):  # read when the libraries are loade
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 
 import argparse  # noqa: E402
+import json  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
@@ -28,7 +29,22 @@ import numpy as np  # noqa: E402
 import peers  # noqa: E402
 import samples  # noqa: E402
 import torch  # noqa: E402
-from racing import DIFFERS, FULL, MISSED, QUICK, Judge, Mark, Pace, Rival, Row, compare, machine, show, write  # noqa: E402
+from racing import (  # noqa: E402
+    DIFFERS,
+    FULL,
+    MISSED,
+    QUICK,
+    Judge,
+    Mark,
+    Pace,
+    Rival,
+    Row,
+    compare,
+    machine,
+    markdown,
+    show,
+    write,
+)
 from rich.console import Console  # noqa: E402
 
 from qig_core.geometry import batched, simplex  # noqa: E402
@@ -37,6 +53,8 @@ from qig_core.geometry.fisher import SparseFisherMetric, qfi_matrix  # noqa: E40
 from qig_core.geometry.qfi_cache import CachedQFI  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "geometry.json"
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- geometry -->", "<!-- /geometry -->"
 SEED = 20260101
 SIZE = 64  # of a basin
 GRADIENT_RAD = 1e-12
@@ -280,6 +298,14 @@ def cases() -> list[Case]:
     return found
 
 
+def into_readme() -> None:
+    """Replace the table in README.md by that of the last whole run."""
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    table = markdown(json.loads(RESULTS.read_text(encoding="utf-8")))
+    README.write_text(f"{before}{BEGIN}\n{table}{END}{after}", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="every row with few repeats, under two minutes")
@@ -289,7 +315,11 @@ def main() -> int:
         type=Path,
         help=f"where to write the rows; default: {RESULTS.parent.name}/{RESULTS.name} for a whole run",
     )
+    parser.add_argument("--readme", action="store_true", help="measure nothing: put the last whole run into README.md")
     given = parser.parse_args()
+    if given.readme:
+        into_readme()
+        return 0
     torch.set_num_threads(1)
     wide = Console() if sys.stdout.isatty() else Console(width=160)
     facts = machine() | {"torch_threads": torch.get_num_threads(), "quick": given.quick}

@@ -186,7 +186,7 @@ def _compared(row: Row, judge: Judge, difference: float, peer_error: float) -> R
 
 def seconds_text(seconds: float | None) -> str:
     if seconds is None:
-        return "-"
+        return "–"
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -210,6 +210,20 @@ def show(rows: list[Row], console: Console) -> None:
             style="bold red" if row.verdict.startswith((MISSED, DIFFERS)) else None,
         )
     console.print(table)
+
+
+def markdown(facts: dict[str, Any]) -> str:
+    """The rows that a mark belongs to, as a table for a document; facts as `write` leaves them."""
+    lines = ["| kernel | beside | ours | theirs | ratio | mark | |", "|---|---|---|---|---|---|---|"]
+    for row in facts["rows"]:
+        if row["mark"] is None:
+            continue
+        ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3g}x"
+        times = (seconds_text(row[whose]) for whose in ("ours_s", "peer_s"))
+        verdict = row["verdict"].replace(MISSED, "**missed**")
+        cells = (f"{row['kernel']} {row['size']}", row["peer"], *times, ratio, row["mark"], verdict)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def machine() -> dict[str, Any]:

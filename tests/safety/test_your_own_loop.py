@@ -58,7 +58,7 @@ def test_the_example_runs_to_its_end_and_its_checkpoint_can_be_loaded(tmp_path: 
 
 
 def test_the_loop_in_the_readme_runs_and_keeps_its_last_weights(tmp_path: Path) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    snippet, _geometry = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     argv = [sys.executable, "-c", MODEL + snippet]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
