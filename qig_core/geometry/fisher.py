@@ -34,7 +34,6 @@ AnyMatrix: TypeAlias = Any
 
 _EPS = float(np.finfo(np.float64).eps)
 _SIGN_BIT = np.uint64(1 << 63)
-_BLOCK = 32_768  # entries of tangent vectors that are worked on together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,18 +318,13 @@ class SparseFisherMetric:
         return float(np.sqrt(self.inner(x, x)))
 
     def _metric(self, tangents: AnyMatrix | Sequence[AnyMatrix]) -> FloatArray:
-        """[m, m]. Some tangents at a time: what is made of them stays in the processor's cache."""
-        count, tol = len(tangents), np.asarray(self.support_tol)
-        entries = sum(group.size * group.shape[1] for group in self.structure.groups)
-        step = count if self.path == "dense" else max(1, _BLOCK // entries)
-        rows = []
-        for begin in range(0, count, step):
-            blocks = [as_hermitian(block, "drho") for block in self._gather(tangents[begin : begin + step])]
-            traces = [np.trace(block, axis1=-2, axis2=-1).real.sum(axis=-1) for block in blocks]
-            _check_traceless(np.asarray(sum(traces)), blocks)
-            weighted = [_weighted(*own, block, tol)[0] for own, block in zip(self._spectra, blocks, strict=True)]
-            rows.append([x.reshape(len(x), 1, -1) for x in weighted])
-        return np.asarray(sum(_real_gram(np.concatenate(group)) for group in zip(*rows, strict=True)))
+        """[m, m] of m tangents inside the blocks: each group of blocks adds its own."""
+        blocks = [as_hermitian(block, "drho") for block in self._gather(tangents)]
+        traces = [np.trace(block, axis1=-2, axis2=-1).real.sum(axis=-1) for block in blocks]
+        _check_traceless(np.asarray(sum(traces)), blocks)
+        tol = np.asarray(self.support_tol)
+        weighted = (_weighted(*own, block, tol)[0] for own, block in zip(self._spectra, blocks, strict=True))
+        return np.asarray(sum(_real_gram(x.reshape(len(x), 1, -1)) for x in weighted))
 
     def _gather(self, matrices: AnyMatrix | Sequence[AnyMatrix]) -> list[Matrix]:
         """The blocks of m matrices, [m, count, size, size] for each group."""

@@ -79,9 +79,20 @@ class DataConfig:
 
 OPTIMIZERS: dict[str, Mapping[str, Any]] = {
     "adamw": {},
-    "natural": {"lr": 0.1, "warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 0.0},
+    "natural": {
+        "lr": 0.1,
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "clip_norm": 0.0,
+        "damping": 0.1,
+        "damping_min": 0.01,
+        "kl_max": 0.02,
+        "cg_iterations": 3,
+        "warm_start": 0.95,
+    },
 }
-"""Every optimiser with what it has instead of OptimizerConfig's defaults."""
+"""Every optimiser with what it has instead of OptimizerConfig's defaults, which are adamw's."""
+ADAMW_KEYS = ("weight_decay", "clip_norm")
 NATURAL_KEYS = ("damping", "damping_min", "kl_max", "cg_iterations", "warm_start")
 
 
@@ -100,34 +111,31 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 does not clip."""
-    damping: float = 0.1
-    """Of natural, as all below: lambda at birth; the loss's reductions then raise and lower it."""
-    damping_min: float = 0.01
+    damping: float = 0.0
+    """Of natural, as all below, and 0 for adamw: lambda at birth; the loss's reductions then raise and lower it."""
+    damping_min: float = 0.0
     """How low it may fall. A batch of a few hundred tokens knows the Fisher matrix no better."""
-    kl_max: float = 0.02
+    kl_max: float = 0.0
     """Trust region, nats a token."""
-    cg_iterations: int = 3
+    cg_iterations: int = 0
     """Of one step; each costs about two backward passes."""
-    warm_start: float = 0.95
+    warm_start: float = 0.0
     """Share of the last solution that the next one begins with, in [0, 1]: the memory over batches."""
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
             raise ConfigError(f"unknown optimizer {self.name!r}{_nearest(self.name, OPTIMIZERS)}")
-        _positive(self, "lr", "damping_min", "kl_max", "cg_iterations")
+        natural = self.name == "natural"
+        for name in ADAMW_KEYS if natural else NATURAL_KEYS:
+            if getattr(self, name) != 0:
+                raise ConfigError(f"optimizer.{name} does nothing for {self.name}: leave it out, or at 0")
+        _positive(self, "lr", *(("damping_min", "kl_max", "cg_iterations") if natural else ()))
         for name in ("warmup_steps", "weight_decay", "clip_norm", "damping"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value}: it must not be negative")
         if not 0.0 <= self.warm_start <= 1.0:
             raise ConfigError(f"warm_start is {self.warm_start}: it must lie in [0, 1]")
-        idle: dict[str, Any] = dict.fromkeys(("weight_decay", "clip_norm"), 0.0)
-        if self.name != "natural":
-            defaults = {field.name: field.default for field in dataclasses.fields(self)}
-            idle = {name: defaults[name] for name in NATURAL_KEYS}
-        for name, rest in idle.items():
-            if getattr(self, name) != rest:
-                raise ConfigError(f"optimizer.{name} does nothing for {self.name}: leave it out, or at {rest:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

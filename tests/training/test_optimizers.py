@@ -43,6 +43,7 @@ def test_the_short_form_is_that_optimiser_with_its_own_defaults(preset: str) -> 
     config = build(merge(PRESETS[preset], NATURAL)).optimizer
     assert (config.name, config.lr, config.warmup_steps) == ("natural", 0.1, 0)
     assert (config.weight_decay, config.clip_norm) == (0.0, 0.0)
+    assert min(config.damping, config.damping_min, config.kl_max, config.cg_iterations, config.warm_start) > 0
     assert build(merge(PRESETS[preset], {"optimizer": {"name": "natural"}})).optimizer == config
     assert build(merge(PRESETS[preset], {"optimizer": "adamw"})) == build(PRESETS[preset])
 
