@@ -278,6 +278,8 @@ class SparseFisherMetric:
         structure: BlockStructure | None = None,
         support_tol: float | None = None,
     ) -> None:
+        if sparse.issparse(drho):
+            raise DensityError("drho is one matrix: a sequence of them is needed, [drho] for one")
         if not len(drho):
             raise DensityError("drho is empty: the blocks are those of a state and its derivatives")
         pattern = _union(_pattern([rho]), _pattern(drho))

@@ -154,6 +154,8 @@ def test_what_is_no_family_of_states_is_refused_by_blocks_too() -> None:
         SparseFisherMetric(rho, np.eye(4)[None])
     with pytest.raises(DensityError, match="drho has trace 4"):
         SparseFisherMetric(rho, drho).inner(np.ones((4, 4)), drho[0])
+    with pytest.raises(DensityError, match="drho is one matrix"):
+        SparseFisherMetric(rho, sparse.csr_array(drho[0]))
     for none in ([], np.zeros((0, 4, 4))):
         with pytest.raises(DensityError, match="drho is empty"):
             SparseFisherMetric(rho, none)
