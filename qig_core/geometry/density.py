@@ -167,9 +167,8 @@ def von_neumann_entropy(rho: ArrayLike) -> FloatArray:
     """
     values = np.linalg.eigvalsh(as_state(rho))
     check_positive(values, "rho")
-    return (
-        np.asarray(-np.sum(values * np.log(values, out=np.zeros_like(values), where=values > 0.0), axis=-1))[()] + 0.0
-    )
+    logs = np.log(values, out=np.zeros_like(values), where=values > 0.0)
+    return np.asarray(np.maximum(-np.sum(values * logs, axis=-1), 0.0))[()]
 
 
 def thermal_state(hamiltonian: ArrayLike, beta: ArrayLike) -> DensityMatrix:
@@ -186,9 +185,11 @@ def thermal_state(hamiltonian: ArrayLike, beta: ArrayLike) -> DensityMatrix:
     inverse = np.asarray(beta, dtype=np.float64)[..., None]
     if not np.isfinite(inverse).all():
         raise DensityError("beta must be finite")
+    _broadcast(array.shape[:-2], inverse.shape[:-1], "hamiltonian", "beta")
     energies, vectors = np.linalg.eigh(array)
-    exponents = -inverse * energies
-    weights = np.exp(exponents - exponents.max(axis=-1, keepdims=True))
+    lowest = np.where(inverse >= 0.0, energies[..., :1], energies[..., -1:])
+    with np.errstate(over="ignore"):  # exp(−∞) = 0 is what a level that far up weighs
+        weights = np.exp(-inverse * (energies - lowest))
     return DensityMatrix(_compose(vectors, weights / weights.sum(axis=-1, keepdims=True)))
 
 
@@ -223,37 +224,43 @@ def integration(rho: ArrayLike, dims: Sequence[int]) -> FloatArray:
 def as_square(x: ArrayLike, name: str) -> Matrix:
     """x as float64 or complex128, [..., d, d]."""
     array = np.asarray(x)
+    if array.dtype == object:
+        raise DensityError(f"{name} is no dense array of numbers (a scipy.sparse matrix has toarray())")
     array = np.asarray(array, dtype=np.complex128 if np.iscomplexobj(array) else np.float64)
     if array.ndim < 2 or array.shape[-1] != array.shape[-2] or not array.shape[-1]:
         raise DensityError(f"{name} has shape {array.shape}: a square matrix is needed")
     return array
 
 
-def as_hermitian(x: ArrayLike, name: str) -> Matrix:
-    """x, checked to be finite, and Hermitian within 1e-8 of its largest entry (at least of 1)."""
+def as_hermitian(x: ArrayLike, name: str, least: float = 0.0) -> Matrix:
+    """x, checked to be finite, and Hermitian within 1e-8 of its largest entry, or of `least` if that is larger."""
     array = as_square(x, name)
     size = array.shape[-1]
-    matrices, off = array.reshape(-1, size, size), 0.0
+    matrices = array.reshape(-1, size, size)
     step = max(1, _BLOCK // size**2)
+    off2 = norm2 = 0.0
     for begin in range(0, len(matrices), step):
         some = matrices[begin : begin + step]
         # A copy first: transposed reads of many small matrices cost ten times as much in an expression.
         across = some.swapaxes(-1, -2).copy()
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             np.subtract(some, np.conjugate(across, out=across), out=across)
-        # The Frobenius norm, one cheap pass, bounds every entry.
-        if not np.vdot(across, across).real <= TOLERANCE**2:
-            off = np.maximum(off, largest_entry(across))  # keeps a NaN, as max does not
-    if off == 0.0 or off <= TOLERANCE * max(1.0, largest_entry(array)):
+        off2 += np.vdot(across, across).real
+        norm2 += np.vdot(some, some).real
+    # Frobenius norms, one cheap pass each: one bounds every entry from above, the mean square the largest from below.
+    if off2 <= TOLERANCE**2 * max(least**2, norm2 / max(1, array.size)):
         return array
     if not np.isfinite(array).all():
         raise DensityError(f"{name} holds a value that is not finite")
+    off = largest_entry(array - adjoint(array))
+    if off <= TOLERANCE * max(least, largest_entry(array)):
+        return array
     raise DensityError(f"{name} is not Hermitian: an entry differs by {off:.3g} from its conjugate across the diagonal")
 
 
 def as_state(rho: ArrayLike, name: str = "rho") -> Matrix:
     """rho, checked to be Hermitian with trace 1 and divided by it; positivity is left to whoever has eigenvalues."""
-    array = as_hermitian(rho, name)
+    array = as_hermitian(rho, name, least=1.0)
     trace = np.asarray(array.trace(axis1=-2, axis2=-1).real)
     if check_trace(trace, name) <= _EPS * array.shape[-1]:
         return array  # that is rounding: dividing by it makes nothing better
@@ -265,7 +272,10 @@ def check_trace(trace: FloatArray, name: str) -> float:
     off = np.abs(trace - 1.0)
     worst = float(off.max(initial=0.0))
     if not worst <= TOLERANCE:
-        raise DensityError(f"{name} has trace {trace.flat[off.argmax()]:.9g}, off by {worst:.3g} (limit 1e-8)")
+        raise DensityError(
+            f"{name} has trace {trace.flat[off.argmax()]:.9g}, off by {worst:.3g} "
+            "(limit 1e-8; nearest_density mends what is only rounded)"
+        )
     return worst
 
 
@@ -294,8 +304,15 @@ def _pair(rho: ArrayLike, sigma: ArrayLike) -> tuple[Matrix, Matrix]:
     if a.shape == b.shape and a.dtype == b.dtype:
         return a, b
     dtype = np.result_type(a, b)
-    shape = np.broadcast_shapes(a.shape, b.shape)
+    shape = (*_broadcast(a.shape[:-2], b.shape[:-2], "rho", "sigma"), *a.shape[-2:])
     return np.broadcast_to(a.astype(dtype, copy=False), shape), np.broadcast_to(b.astype(dtype, copy=False), shape)
+
+
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...], *names: str) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(a, b)
+    except ValueError:
+        raise DensityError(f"the leading axes of {' and '.join(names)}, {a} and {b}, do not broadcast") from None
 
 
 def _lapack_spectrum(a: Matrix, b: Matrix) -> FloatArray:

@@ -4,6 +4,7 @@ Everything is taken from one eigendecomposition of the Hermitian state. Structur
 dropped for being small.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +34,7 @@ AnyMatrix: TypeAlias = Any
 """A dense array or a scipy.sparse matrix, [d, d]."""
 
 _EPS = float(np.finfo(np.float64).eps)
+_LEAST = 1e-7  # times TOLERANCE: what a state's rounding leaves in its derivative, however small that is
 _SIGN_BIT = np.uint64(1 << 63)
 
 
@@ -123,6 +125,8 @@ def qfi_bures(rho: ArrayLike, drho: ArrayLike, d2rho: ArrayLike, *, support_tol:
     expected = (*tangents.shape[:-2], *tangents.shape[-3:])
     if second.shape != expected:
         raise DensityError(f"d2rho has shape {second.shape}, {expected} belongs to drho")
+    if largest_entry(second - second.swapaxes(-3, -4)) > TOLERANCE * largest_entry(second):
+        raise DensityError("d2rho differs when i and j change places: second derivatives do not")
     values, vectors = _spectrum(state)
     tol = _support(values, support_tol)
     v = vectors[..., None, :, :]
@@ -154,6 +158,8 @@ def qfi_pure(psi: ArrayLike, dpsi: ArrayLike) -> FloatArray:
     state, slopes = (np.asarray(x, dtype=np.complex128) for x in (psi, dpsi))
     if state.ndim < 1 or slopes.ndim < 2 or slopes.shape[-1] != state.shape[-1]:
         raise DensityError(f"psi has shape {state.shape}, dpsi {slopes.shape}: [..., d] and [..., m, d] are needed")
+    if slopes.shape[:-2] != state.shape[:-1]:
+        raise DensityError(f"psi has the leading axes {state.shape[:-1]}, dpsi {slopes.shape[:-2]}: they must be equal")
     off = np.abs(np.linalg.norm(state, axis=-1) - 1.0).max(initial=0.0)
     if not off <= TOLERANCE:
         raise DensityError(f"psi has a norm off by {off:.3g} from 1 (limit 1e-8)")
@@ -199,6 +205,11 @@ class BlockStructure:
     """[count, size] each: the indices of `count` blocks of one size; sizes ascend."""
     sparsity: float
     """Share of the entries of the joint pattern that are 0, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        members = np.concatenate([group.ravel() for group in self.groups])
+        if not np.array_equal(np.sort(members), np.arange(self.dim)):
+            raise DensityError(f"the blocks must hold every index of 0 .. {self.dim - 1} once")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -287,7 +298,7 @@ class SparseFisherMetric:
         self.reused = structure is not None and structure.dim == dim and structure.holds(pattern)
         self.structure = structure if structure is not None and self.reused else find_blocks(pattern)
         self.path = "blocks" if len(self.structure.sizes) > 1 else "dense"
-        states = [as_hermitian(block[0], "rho") for block in self._gather([rho])]
+        states = [as_hermitian(block[0], "rho", least=1.0) for block in self._gather([rho])]
         traces = [np.trace(block, axis1=-2, axis2=-1).real for block in states]
         total = np.asarray(sum(float(trace.sum()) for trace in traces))
         check_trace(total, "rho")
@@ -321,7 +332,7 @@ class SparseFisherMetric:
 
     def _metric(self, tangents: AnyMatrix | Sequence[AnyMatrix]) -> FloatArray:
         """[m, m] of m tangents inside the blocks: each group of blocks adds its own."""
-        blocks = [as_hermitian(block, "drho") for block in self._gather(tangents)]
+        blocks = [as_hermitian(block, "drho", _LEAST) for block in self._gather(tangents)]
         traces = [np.trace(block, axis1=-2, axis2=-1).real.sum(axis=-1) for block in blocks]
         _check_traceless(np.asarray(sum(traces)), blocks)
         tol = np.asarray(self.support_tol)
@@ -413,14 +424,14 @@ def _tangents(drho: ArrayLike, state: Matrix) -> Matrix:
     if tangents.ndim != state.ndim + 1 or tangents.shape[:-3] != state.shape[:-2]:
         raise DensityError(f"drho has shape {tangents.shape}: one more axis than rho's {state.shape} is needed")
     _same_dimension(state, tangents, "drho")
-    as_hermitian(tangents, "drho")
+    as_hermitian(tangents, "drho", _LEAST)
     _check_traceless(tangents.trace(axis1=-2, axis2=-1).real, [tangents])
     return tangents
 
 
 def _check_traceless(trace: FloatArray, tangents: Sequence[Matrix]) -> None:
     off = float(np.abs(trace).max(initial=0.0))
-    if off > TOLERANCE and off > TOLERANCE * max(largest_entry(each) for each in tangents):
+    if off > TOLERANCE * _LEAST and off > TOLERANCE * max(largest_entry(each) for each in tangents):
         raise DensityError(f"drho has trace {off:.3g}: the trace of a state is 1 for every θ, so its derivative is 0")
 
 
@@ -460,5 +471,6 @@ def _weighted(values: FloatArray, vectors: Matrix, tangents: Matrix, tol: FloatA
 
 def _real_gram(x: Matrix) -> FloatArray:
     """Re Σ_kl x_i,kl conj(x_j,kl), [..., m, m] of x [..., m, k, l]."""
-    rows = np.ascontiguousarray(x).view(np.float64).reshape(*x.shape[:-2], -1)
+    parts = np.ascontiguousarray(x).view(np.float64)
+    rows = parts.reshape(*x.shape[:-2], math.prod(parts.shape[-2:]))
     return np.asarray(rows @ rows.swapaxes(-1, -2))

@@ -26,6 +26,7 @@ _ORTHANT_TOLERANCE = 1e-12
 _NEAR = 0.99  # above this Σ√(p q) its arccos loses digits: the angle is then taken from the chord
 _BLOCK = 32_768  # entries that are worked on together: they and what is made of them stay in the processor's cache
 _TANGENT_TOLERANCE = 1e-6
+_TANGENT_ROUNDING = 1e-12
 _RANGE_TOLERANCE = 1e-9
 _MAX_ITERATIONS = 10_000
 
@@ -39,12 +40,7 @@ def normalise(x: ArrayLike) -> Simplex:
     Raises:
         SimplexError: naming the row.
     """
-    array = _as_floats(x, "x")
-    _non_negative(array, "x")
-    total = array.sum(axis=-1, keepdims=True)
-    if not np.all(total > 0.0):
-        raise SimplexError(f"x{_row(~(total[..., 0] > 0.0))} sums to 0: there is nothing to normalise")
-    return Simplex(array / total)
+    return _normalised(x, "x")
 
 
 def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> FloatArray:
@@ -186,6 +182,8 @@ def frechet_mean(
     roots = _root(points, "points")
     share = _share(roots, weights)
     first = None if start is None else _root(start, "start")
+    if first is not None and first.shape != roots.shape[-1:]:
+        raise SimplexError(f"start must be [K] = {roots.shape[-1:]}, not {first.shape}")
     if roots.ndim == 2:
         return _square(_mean_root(roots, share, tol, first))
     leading = roots.shape[:-2]
@@ -246,11 +244,15 @@ def tangent_pca(points: ArrayLike, base: ArrayLike | None = None) -> TangentPca:
     if array.ndim != 2 or len(array) < 2:
         raise SimplexError(f"points must be [N, K] with N ≥ 2, not {array.shape}")
     centre = frechet_mean(array) if base is None else Simplex(_checked(_as_floats(base, "base"), "base"))
+    if centre.shape != array.shape[-1:]:
+        raise SimplexError(f"base must be [K] = {array.shape[-1:]}, not {centre.shape}")
     logs = log(centre, array)
     logs -= logs.mean(axis=0)
-    _, spread, directions = np.linalg.svd(logs, full_matrices=False)
+    # In an orthonormal basis of the tangent space, so that directions without variance are tangent too.
+    basis = np.linalg.qr(np.sqrt(centre)[:, None], mode="complete")[0][:, 1:]
+    _, spread, directions = np.linalg.svd(logs @ basis, full_matrices=False)
     count = min(len(array) - 1, array.shape[-1] - 1)
-    spread, directions = spread[:count], directions[:count]
+    spread, directions = spread[:count], directions[:count] @ basis.T
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=-1)[:, None], axis=-1)
     directions = directions * np.where(largest < 0.0, -1.0, 1.0)
     variance = np.square(spread) / len(array)
@@ -289,7 +291,7 @@ def fisher_solve(p: ArrayLike, v: ArrayLike, damping: float = 0.0) -> FloatArray
     """x of (F + λ) x = v for the softmax Fisher matrix F = diag(p) − p pᵀ, in O(K).
 
     λ = 0: F is singular along 1; the solution of least norm is v/p − mean(v/p), entries with p_k = 0 being 0 and left
-    out of the mean. λ > 0: v/(p + λ) + p/(p + λ) · Σ(p v/(p + λ)) / (λ Σ p/(p + λ)).
+    out of the mean. λ > 0: v/(p + λ) + p/(p + λ) · Σ(p v/(p + λ)) / (λ Σ p/(p + λ)), its condition 1/λ.
 
     Args:
         p: [..., K] on the simplex.
@@ -307,13 +309,14 @@ def fisher_solve(p: ArrayLike, v: ArrayLike, damping: float = 0.0) -> FloatArray
     array = _checked(_as_floats(p, "p"), "p")
     right = _finite(np.asarray(v, dtype=np.float64), "v")
     _same_size(array, right)
+    if not 0.0 <= damping < math.inf:
+        raise SimplexError(f"damping is {damping}: it must be 0 or more, and finite")
     if damping > 0.0:
         held = array + damping
-        weight = array / held
-        along = np.vecdot(weight, right) / (damping * (weight @ np.ones(weight.shape[-1])))
-        return np.asarray(right / held + weight * along[..., None])
-    if damping < 0.0 or damping != damping:
-        raise SimplexError(f"damping is {damping}: it must be 0 or more")
+        weight, ratio, ones = array / held, right / held, np.ones(array.shape[-1])
+        # Σ w v = Σ v − λ Σ v/(p + λ): of a v that sums to 0, a small λ then magnifies no rounding but that of its sum.
+        along = ((right @ ones) / damping - ratio @ ones) / (weight @ ones)
+        return np.asarray(ratio + weight * along[..., None])
     off = np.abs(np.sum(right, axis=-1))
     bad = ~(off <= _RANGE_TOLERANCE * np.sum(np.abs(right), axis=-1))
     if np.any(bad):
@@ -362,21 +365,30 @@ def _share(points: FloatArray, weights: ArrayLike | None) -> FloatArray:
         raise SimplexError(f"points must be [..., N, K] with N ≥ 1, not {points.shape}")
     if weights is None:
         return np.full(points.shape[:-1], 1.0 / points.shape[-2])
-    share = np.asarray(normalise(weights))
+    share = np.asarray(_normalised(weights, "weights"))
     if share.shape not in (points.shape[-2:-1], points.shape[:-1]):
         raise SimplexError(f"weights have the shape {share.shape}, the points {points.shape[:-1]}")
     return np.broadcast_to(share, points.shape[:-1])
 
 
+def _normalised(x: ArrayLike, name: str) -> Simplex:
+    array = _as_floats(x, name)
+    _non_negative(array, name)
+    total = array.sum(axis=-1, keepdims=True)
+    if not np.all(total > 0.0):
+        raise SimplexError(f"{name}{_row(~(total[..., 0] > 0.0))} sums to 0: there is nothing to normalise")
+    return Simplex(array / total)
+
+
 def _tangent(u: FloatArray, v: ArrayLike) -> FloatArray:
     """v, checked to be tangent at the root u and made so exactly."""
-    tangent = np.asarray(v, dtype=np.float64)
+    tangent = _finite(np.asarray(v, dtype=np.float64), "v")
     _same_size(u, tangent)
     radial = np.sum(u * tangent, axis=-1, keepdims=True)
     length = np.linalg.norm(tangent, axis=-1, keepdims=True)
-    bad = ~(np.abs(radial) <= _TANGENT_TOLERANCE * (1.0 + length))[..., 0]
+    bad = ~(np.abs(radial) <= _TANGENT_TOLERANCE * length + _TANGENT_ROUNDING)[..., 0]
     if np.any(bad):
-        raise SimplexError(f"v{_row(bad)} is not a tangent vector at p: v · √p must be 0 and v finite")
+        raise SimplexError(f"v{_row(bad)} is not a tangent vector at p: v · √p must be 0")
     return np.asarray(tangent - radial * u)
 
 
@@ -454,6 +466,8 @@ def _sums(array: FloatArray, name: str) -> FloatArray:
 
 
 def _as_floats(x: ArrayLike, name: str) -> FloatArray:
+    if np.iscomplexobj(x):
+        raise SimplexError(f"{name} is complex: probabilities are real")
     array = np.asarray(x, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise SimplexError(f"{name} has shape {array.shape}: a last axis of probabilities is needed")
@@ -475,8 +489,14 @@ def _non_negative(array: FloatArray, name: str) -> None:
 
 
 def _same_size(u: FloatArray, v: FloatArray) -> None:
-    if u.shape[-1] != v.shape[-1]:
-        raise SimplexError(f"{u.shape[-1]} and {v.shape[-1]} entries: both points must lie on one simplex")
+    if u.shape == v.shape:
+        return
+    if u.shape[-1:] != v.shape[-1:]:
+        raise SimplexError(f"shapes {u.shape} and {v.shape}: the last axes must be equal, both belong to one simplex")
+    try:
+        np.broadcast_shapes(u.shape, v.shape)
+    except ValueError:
+        raise SimplexError(f"shapes {u.shape} and {v.shape} do not broadcast") from None
 
 
 def _row(bad: NDArray[Any] | np.bool) -> str:

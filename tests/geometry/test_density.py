@@ -7,6 +7,7 @@ import pytest
 import qutip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from qig_core.errors import DensityError
 from qig_core.geometry.density import (
@@ -154,6 +155,10 @@ def test_what_is_no_state_is_refused_with_what_and_by_how_much(bad: Matrix, mess
 def test_the_other_state_is_named_when_it_is_the_wrong_one() -> None:
     with pytest.raises(DensityError, match="sigma is not positive"):
         fidelity(np.eye(2) / 2, np.diag([1.5, -0.5]))
+    with pytest.raises(DensityError, match="leading axes of rho and sigma"):
+        fidelity(np.array([np.eye(2) / 2] * 2), np.array([np.eye(2) / 2] * 3))
+    with pytest.raises(DensityError, match="no dense array"):
+        fidelity(sparse.csr_array(np.eye(2) / 2), np.eye(2) / 2)
     with pytest.raises(DensityError, match="rho has dimension 2, sigma 3"):
         fidelity(np.eye(2) / 2, np.eye(3) / 3)
 
@@ -216,6 +221,11 @@ def test_thermal_states_have_boltzmann_weights_at_every_temperature() -> None:
     batch = thermal_state(PAULI_Z, [0.0, 1.0])
     np.testing.assert_allclose(batch[0], np.eye(2) / 2, atol=1e-15)
     check_density(batch)
+    np.testing.assert_array_equal(np.diag(thermal_state(1e200 * PAULI_Z, -1e200)), [1.0, 0.0])
+    with pytest.raises(DensityError, match="beta, \\(2,\\) and \\(3,\\), do not broadcast"):
+        thermal_state([PAULI_Z, PAULI_Z], [0.0, 1.0, 2.0])
+    with pytest.raises(DensityError, match="not Hermitian"):
+        thermal_state([[0.0, 1e-9], [0.0, 0.0]], 1.0)
     with pytest.raises(DensityError, match="beta must be finite"):
         thermal_state(PAULI_Z, math.inf)
     with pytest.raises(DensityError, match="hamiltonian is not Hermitian"):

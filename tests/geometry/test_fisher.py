@@ -274,8 +274,27 @@ def test_what_is_no_family_of_states_is_refused(rho: Matrix, drho: Matrix, messa
         qfi_matrix(rho, drho)
 
 
+def test_no_states_and_no_parameters_give_empty_matrices() -> None:
+    assert qfi_matrix(np.empty((0, 2, 2)), np.empty((0, 3, 2, 2))).matrix.shape == (0, 3, 3)
+    assert qfi_matrix(np.eye(2) / 2, np.empty((0, 2, 2))).matrix.shape == (0, 0)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e3])
+def test_a_derivative_is_judged_at_its_own_scale(scale: float) -> None:
+    half = np.eye(2) / 2
+    assert qfi_matrix(half, [scale * X]).matrix[0, 0] == pytest.approx(4.0 * scale**2, rel=1e-12)
+    with pytest.raises(DensityError, match="not Hermitian"):
+        qfi_matrix(half, [scale * np.array([[0, 1], [0, 0]])])
+    with pytest.raises(DensityError, match="drho has trace"):
+        qfi_matrix(half, [scale * np.eye(2)])
+
+
 def test_other_wrong_arguments_are_refused() -> None:
     half = np.eye(2) / 2
+    with pytest.raises(DensityError, match="change places"):
+        qfi_bures(half, [X, Y], [[X, X], [Z, Z]])
+    with pytest.raises(DensityError, match="leading axes"):
+        qfi_pure([[1.0, 0.0]] * 2, [[[0.0, 1.0]]] * 3)
     with pytest.raises(DensityError, match="support_tol is -1"):
         qfi_matrix(half, [X], support_tol=-1.0)
     with pytest.raises(DensityError, match=r"d2rho has shape \(1, 2, 2\)"):

@@ -336,3 +336,32 @@ def test_components_of_one_point_are_refused_and_of_equal_points_are_zero() -> N
     with pytest.raises(SimplexError, match="N ≥ 2"):
         tangent_pca([[0.5, 0.5]])
     assert tangent_pca([[0.5, 0.5], [0.5, 0.5]]).share.tolist() == [0.0]
+    with pytest.raises(SimplexError, match="base must be"):
+        tangent_pca([[0.5, 0.5], [0.5, 0.5]], base=[[0.5, 0.5]])
+
+
+def test_components_without_variance_are_tangent_too() -> None:
+    found = tangent_pca(geodesic([0.1, 0.2, 0.3, 0.4], [0.5, 0.2, 0.2, 0.1], np.linspace(0.0, 1.0, 9)))
+    assert found.variance[1:].max() < 1e-28
+    np.testing.assert_allclose(found.components @ np.sqrt(found.base), 0.0, atol=1e-14)
+    np.testing.assert_allclose(found.components @ found.components.T, np.eye(3), atol=1e-14)
+
+
+def test_arguments_that_do_not_go_together_are_refused_in_words() -> None:
+    half = [0.5, 0.5]
+    with pytest.raises(SimplexError, match="do not broadcast"):
+        fisher_rao_distance([half] * 2, [half] * 3)
+    with pytest.raises(SimplexError, match="p is complex"):
+        fisher_rao_distance([0.5 + 0j, 0.5], half)
+    with pytest.raises(SimplexError, match="last axes must be equal"):
+        natural_gradient(half, 1.0)
+    with pytest.raises(SimplexError, match="v holds a value that is not finite"):
+        exp(half, [math.inf, -math.inf])
+    with pytest.raises(SimplexError, match="not a tangent"):
+        exp(half, [1e-9, 1e-9])
+    with pytest.raises(SimplexError, match="start must be"):
+        frechet_mean([half], start=normalise([1.0, 1.0, 1.0]))
+    with pytest.raises(SimplexError, match="weights sums to 0"):
+        frechet_mean([half], weights=[0.0])
+    with pytest.raises(SimplexError, match="damping is inf"):
+        fisher_solve(half, [1.0, -1.0], math.inf)

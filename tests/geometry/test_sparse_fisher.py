@@ -8,7 +8,7 @@ from scipy import sparse
 
 from qig_core.errors import DensityError
 from qig_core.geometry.density import Matrix
-from qig_core.geometry.fisher import SparseFisherMetric, find_blocks, qfi_matrix, sld
+from qig_core.geometry.fisher import BlockStructure, SparseFisherMetric, find_blocks, qfi_matrix, sld
 from tests.geometry.strategies import random_state, random_tangents
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -156,6 +156,8 @@ def test_what_is_no_family_of_states_is_refused_by_blocks_too() -> None:
         SparseFisherMetric(rho, drho).inner(np.ones((4, 4)), drho[0])
     with pytest.raises(DensityError, match="drho is one matrix"):
         SparseFisherMetric(rho, sparse.csr_array(drho[0]))
+    with pytest.raises(DensityError, match=r"every index of 0 \.\. 3 once"):
+        BlockStructure(dim=4, groups=(np.array([[0, 1]]),), sparsity=0.5)
     for none in ([], np.zeros((0, 4, 4))):
         with pytest.raises(DensityError, match="drho is empty"):
             SparseFisherMetric(rho, none)
