@@ -17,6 +17,7 @@ from torch.nn import functional
 from qig_core.checkpoints.recovery import Restored
 from qig_core.checkpoints.saving import saver
 from qig_core.measures.basin import BasinTracker
+from qig_core.measures.measurement import Measurement
 from qig_core.measures.regime import RegimeTracker
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.breakdown import Breakdown
@@ -26,7 +27,7 @@ from qig_core.training import optimizers
 from qig_core.training.config import TrainConfig, digest
 from qig_core.training.corpus import Corpus, batch, heldout_batches, probe_batch
 from qig_core.training.kernel import Kernel
-from qig_core.training.measure import KernelProbe, Measurement
+from qig_core.training.measure import KernelProbe
 from qig_core.training.shards import ShardedGradients
 
 Report = Callable[[int, Mapping[str, float | None]], None]

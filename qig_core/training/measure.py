@@ -5,7 +5,6 @@ Changes nothing: not the model, not its mode, no random state. A measurement is 
 
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import blake3
@@ -13,46 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qig_core.geometry.simplex import Basin, FloatArray
+from qig_core.geometry.simplex import FloatArray
 from qig_core.measures.basin import basin_of, readout
-from qig_core.measures.coupling import Flag, KappaResult, kappa_eff
-from qig_core.measures.integration import PhiResult, effective_information
+from qig_core.measures.coupling import kappa_eff
+from qig_core.measures.integration import effective_information
+from qig_core.measures.measurement import Measurement, spread_positions
 from qig_core.training.config import KernelConfig
 from qig_core.training.kernel import Kernel, half_norm
-
-NUM_POSITIONS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One look. A value that could not be computed is None; if the model is to blame, `nonfinite` names it."""
-
-    phi: float | None
-    """Score in [0, 1)."""
-    phi_nats: float | None
-    kappa: float | None
-    """Median over heads, rad⁻¹."""
-    kappa_reason: Flag | None
-    basin: Basin | None
-    """[64], float64."""
-    integration: PhiResult | None
-    """The cut, the spread over positions, and what phi is comparable with."""
-    coupling: KappaResult
-    nonfinite: dict[str, str]
-    """Metric name -> "nan", "inf" or "-inf": what the model gave instead of a number."""
-    cost_s: float
-
-    def metrics(self) -> dict[str, float | None]:
-        """phi, phi_nats and kappa for a record: not finite where the model is broken, None where undefined."""
-        values = {"phi": self.phi, "phi_nats": self.phi_nats, "kappa": self.kappa}
-        return {name: float(self.nonfinite[name]) if name in self.nonfinite else v for name, v in values.items()}
-
-
-def spread_positions(num_sequences: int, context: int, num_positions: int = NUM_POSITIONS) -> NDArray[np.int64]:
-    """[S, 2] (sequence, offset) pairs: the sequences in turn, offsets evenly from the middle to the last token."""
-    sequence = np.arange(num_positions) % num_sequences
-    offset = np.linspace(context // 2, context - 1, num_positions).astype(np.int64)
-    return np.stack([sequence, offset], axis=1)
 
 
 class KernelProbe:
@@ -129,6 +95,7 @@ class KernelProbe:
         finally:
             kernel.train(was_training)
         nonfinite: dict[str, str] = {}
+        reasons: dict[str, str] = {}
 
         relative = jacobian.double().cpu() * (rms_x / rms_y).double().cpu()[:, None, None]
         integration = None
@@ -144,6 +111,8 @@ class KernelProbe:
         )
         if coupling.reason == "not finite":
             nonfinite["kappa"] = _kind(seen.attention) or _kind(seen.distances) or "nan"
+        elif coupling.reason is not None:
+            reasons["kappa"] = coupling.reason
 
         # As the head reads it: the raw state grows with training and would drive every basin into a corner.
         pooled = half_norm(seen.state).double().mean(dim=(0, 1)).cpu()
@@ -153,14 +122,11 @@ class KernelProbe:
         else:
             nonfinite["basin"] = kind
         return Measurement(
-            phi=None if integration is None else integration.score,
-            phi_nats=None if integration is None else integration.nats,
-            kappa=coupling.value,
-            kappa_reason=coupling.reason,
-            basin=basin,
             integration=integration,
             coupling=coupling,
+            basin=basin,
             nonfinite=nonfinite,
+            reasons=reasons,
             cost_s=time.perf_counter() - begun,
         )
 

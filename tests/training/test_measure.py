@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from qig_core.measures.integration import effective_information
+from qig_core.measures.measurement import spread_positions
 from qig_core.training.config import KernelConfig
 from qig_core.training.corpus import default_corpus, probe_batch
 from qig_core.training.kernel import Kernel
-from qig_core.training.measure import KernelProbe, spread_positions
+from qig_core.training.measure import KernelProbe
 
 TINY = KernelConfig(width=32, heads=8, context=16, passes=3)
 TOKENS = probe_batch(default_corpus().heldout, context=16)
@@ -43,9 +44,10 @@ def test_kappa_is_the_kernels_own(probe: KernelProbe) -> None:
     with torch.no_grad():
         kernel.log_kappa.copy_(own.log())
     seen = probe.measure(kernel)
+    assert seen.coupling is not None
     assert seen.coupling.per_head == pytest.approx(own.tolist(), rel=1e-5)
     assert seen.kappa == pytest.approx(16.0, rel=1e-5)
-    assert seen.kappa_reason is None
+    assert seen.reasons == {}
 
 
 def test_the_basin_is_a_point_of_the_simplex(probe: KernelProbe) -> None:
@@ -97,7 +99,8 @@ def test_a_broken_model_is_named_and_not_an_exception(probe: KernelProbe, bad: f
     assert math.isnan(seen.metrics()["phi"] or 0.0)
     # A broken half spoils every head that reads it.
     assert seen.kappa is None
-    assert seen.kappa_reason == "not finite"
+    assert seen.coupling is not None
+    assert seen.coupling.reason == "not finite"
     assert "kappa" in seen.nonfinite
 
 

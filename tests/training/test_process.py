@@ -6,7 +6,8 @@ import sys
 import pytest
 
 FAULTS = """
-import os, resource, sys
+import os, resource, statistics, sys
+from itertools import pairwise
 from qig_core.training.process import settle
 if sys.argv[1] == "settled":
     settle()
@@ -16,11 +17,12 @@ from qig_core.training.loop import Trainer
 
 trainer = Trainer(build({}), default_corpus())
 counts = []
-for step in range(8):
+for step in range(15):
     trainer.forward_backward(step)
     trainer.optimizer.step()
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print((counts[-1] - counts[3]) / 4, os.environ["GOMP_SPINCOUNT"])
+after = counts[3:]
+print(statistics.median(b - a for a, b in pairwise(after)), os.environ["GOMP_SPINCOUNT"])
 """
 
 
@@ -34,4 +36,5 @@ def test_the_pages_of_a_step_are_kept_and_a_spin_count_of_the_user_stands(monkey
         assert spin == "7"
         return float(faults)
 
-    assert faults_a_step("settled") < 300.0 < faults_a_step("as it comes")
+    # The median step of each: now and then an arena of another thread grows, and then it is a few hundred more.
+    assert faults_a_step("settled") < 0.5 * faults_a_step("as it comes")
