@@ -165,6 +165,61 @@ def config(preset: Annotated[str, typer.Option(help="default or tiny.")] = "defa
     sys.stdout.write(configuration.to_toml(values))
 
 
+@app.command(context_settings={"allow_extra_args": True})  # --corpus takes several, as for train
+def measure(
+    context: typer.Context,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|MODEL.py:FACTORY",
+            help="RUN, RUN@STEP, RUN@NAME or a checkpoint's path; or a file of yours and a function in it that returns "
+            "a torch module, or (module, batch). The file is executed.",
+            show_default=False,
+        ),
+    ],
+    corpus: Annotated[
+        list[Path] | None, typer.Option(help="Text files and folders.  [default: the run's own, or Python's]")
+    ] = None,
+    block: Annotated[str, typer.Option(help="Of MODEL.py: the module that is measured, or auto.")] = "auto",
+    parts: Annotated[int, typer.Option(help="Of MODEL.py: groups of units that are cut, 2 to 12.")] = 8,
+    rank: Annotated[int, typer.Option(help="Of MODEL.py: coordinates of each part that are perturbed and read.")] = 4,
+    length: Annotated[int, typer.Option(help="Of MODEL.py: bytes of text in each of the eight sequences.")] = 64,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Φ, κ and the basin of a frozen model, with everything that they are comparable with."""
+    texts = [*(corpus or []), *map(Path, context.args)]
+    if context.args and not corpus:
+        raise UsageError(f"unexpected argument {context.args[0]!r}; did you mean --corpus {context.args[0]!r}?")
+    if not 2 <= parts <= 12 or rank < 1 or length < 2:
+        raise UsageError(f"--parts {parts} must lie in 2 .. 12, --rank {rank} above 0 and --length {length} above 1")
+    is_factory = ".py:" in target
+    where = None if is_factory else _run_of_checkpoint(target, runs)
+    _need("torch", "train")
+    from qig_core.training import frozen
+
+    if where is None:
+        found = frozen.of_factory(target, texts, context=length, block=block, parts=parts, rank=rank)
+    else:
+        found = frozen.of_checkpoint(*where, texts)
+    if json:
+        print_json(found.to_dict())
+    else:
+        from qig_core.measuring import show_measures
+
+        show_measures(found)
+    if found.seen.nonfinite:
+        raise typer.Exit(ExitCode.FOUND_BAD)
+
+
+def _run_of_checkpoint(text: str, runs: Path | None) -> tuple[RunDir, str | None]:
+    """RUN[@...], or the path of a checkpoint inside its run."""
+    path = Path(text)
+    if path.parent.name == "checkpoints" and (run := RunDir(path.resolve().parents[1])).exists():
+        return run, path.name
+    return _run_at(text, None, runs)
+
+
 @app.command()
 def show(run: Run, runs: Runs = None, json: Json = False) -> None:
     """What a run is and where it stands."""

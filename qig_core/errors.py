@@ -8,7 +8,8 @@
     │   ├── RunFormatError                   2  a manifest that cannot be read
     │   ├── MissingExtra                     2  an optional dependency that is not installed
     │   ├── SimplexError                     2  not a point of the probability simplex
-    │   └── DensityError                     2  not a density matrix, or not a tangent of one
+    │   ├── DensityError                     2  not a density matrix, or not a tangent of one
+    │   └── ProbeError                       2  a probe that does not fit its model
     ├── Refused                              1  a command or a change that is not allowed now
     ├── CheckpointError                      1  a checkpoint that is absent, torn or damaged
     ├── RunLocked                           73  another writer holds the run
@@ -71,6 +72,10 @@ class SimplexError(UsageError):
 
 class DensityError(UsageError):
     """A matrix that is no density matrix, or a derivative that no family of them has; says what and by how much."""
+
+
+class ProbeError(UsageError):
+    """A probe that does not fit its model; the message says what was found."""
 
 
 class Refused(QigError):

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qig_core.geometry.simplex import Basin, FloatArray, fisher_rao_distance, frechet_mean, normalise
+from qig_core.geometry.simplex import Basin, FloatArray, fisher_rao_distance, frechet_mean, log, normalise
 
 BASIN_SIZE = 64
 OLDEST_LAG = 150
 NEWEST_LAG = 50
 ARMED_AFTER = 200
+COHERENCE_WINDOW = 50
 
 
 def readout(width: int, size: int = BASIN_SIZE, seed: int = 0) -> FloatArray:
@@ -50,16 +51,67 @@ def basin_of(pooled_state: ArrayLike, readout: FloatArray) -> Basin:
 
 
 def coherence(points: ArrayLike) -> float:
-    """C = ‖mean_t √p_t‖ over a window of basins [W, K], in (0, 1]: 1 where all are equal.
+    """C = ‖mean_t √p_t‖ over a window of basins: the resultant length of their square roots.
 
-    coherence_drift is C_{t−W} − C_t, in [−1, 1].
+    Args:
+        points: [W, K], W ≥ 1, non-negative; each row is normalised.
+
+    Returns:
+        In [1/√min(W, K), 1]: 1 where all are equal, 1/√W where no two share an entry.
+
+    Raises:
+        ValueError: points are not [W, K], or a row cannot be normalised (SimplexError).
     """
+    return float(np.linalg.norm(_roots(points).mean(axis=0)))
+
+
+def coherence_drift(points: ArrayLike, window: int) -> float | None:
+    """C_{t−W} − C_t, C_t the coherence of the W basins up to t: positive where the newest are the more scattered.
+
+    Args:
+        points: [N, K], oldest first, the last at t; as in `coherence`. Only the newest 2 W count.
+        window: W ≥ 1.
+
+    Returns:
+        In [−1, 1]; None for N < 2 W.
+
+    Raises:
+        ValueError: as `coherence`, or window is less than 1.
+    """
+    if window < 1:
+        raise ValueError(f"a window of {window} basins has no coherence: it must be at least 1")
+    roots = _roots(points)
+    if len(roots) < 2 * window:
+        return None
+    before, now = (np.linalg.norm(half.mean(axis=0)) for half in np.split(roots[-2 * window :], 2))
+    return float(before - now)
+
+
+def drift_acceleration(before: ArrayLike, middle: ArrayLike, after: ArrayLike) -> float:
+    """‖log_m(p_{t}) + log_m(p_{t−2})‖ at m = p_{t−1}: the covariant second difference of three successive basins.
+
+    Args:
+        before, middle, after: p_{t−2}, p_{t−1}, p_t, [K] each, on the simplex.
+
+    Returns:
+        Radians per squared interval between samples, in [0, 2π]; 0 on a geodesic run through at constant speed.
+
+    Raises:
+        SimplexError: a point off the simplex.
+    """
+    # Both sides have one shape, so that they are normalised by the same rounding and a model at rest gives exactly 0.
+    return float(np.linalg.norm(log(np.array([middle, middle]), np.array([before, after])).sum(axis=0)))
+
+
+def _roots(points: ArrayLike) -> FloatArray:
     roots = np.sqrt(normalise(points))
-    return float(np.linalg.norm(roots.mean(axis=0)))
+    if roots.ndim != 2 or not len(roots):
+        raise ValueError(f"points must be [W, K] with W ≥ 1, not {roots.shape}")
+    return roots
 
 
 class BasinTracker:
-    """Drift of a stream of basins: d to the first, to a mean of the older ones, and to the last.
+    """Drift of a stream of basins: d to the first, to a mean of the older ones, and to the last; how they scatter.
 
     It remembers the 151 newest samples; `state()` is all of it as plain data, `from_state` its inverse.
     """
@@ -76,11 +128,13 @@ class BasinTracker:
         return self._count
 
     def observe(self, basin: Basin) -> dict[str, float]:
-        """Take the next sample and measure it: Fisher–Rao distances, radians, in [0, π].
+        """Take the next sample and measure it: Fisher–Rao distances, radians, in [0, π] unless it says otherwise.
 
         Returns:
             drift_birth, to the first sample (shown, never limited); drift_velocity, to the sample before, absent for
-            the first; drift_rolling, to the Fréchet mean of samples t−150 .. t−50, absent before the 200th.
+            the first; drift_acceleration, see there, in [0, 2π], absent before the third; drift_rolling, to the
+            Fréchet mean of samples t−150 .. t−50, absent before the 200th; coherence of the newest 50 samples, without
+            unit, in (0, 1], absent before the 50th.
 
         Raises:
             SimplexError: a point off the simplex; the tracker is as it was.
@@ -89,9 +143,13 @@ class BasinTracker:
         drift = {"drift_birth": float(fisher_rao_distance(basin, birth))}
         if self._window:
             drift["drift_velocity"] = float(fisher_rao_distance(basin, self._window[-1]))
+        if len(self._window) > 1:
+            drift["drift_acceleration"] = drift_acceleration(self._window[-2], self._window[-1], basin)
         self._birth = birth
         self._window.append(basin)
         self._count += 1
+        if self._count >= COHERENCE_WINDOW:
+            drift["coherence"] = coherence(np.array(list(self._window)[-COHERENCE_WINDOW:]))
         if self._count >= ARMED_AFTER:
             older = np.array(list(self._window)[: OLDEST_LAG - NEWEST_LAG + 1])
             self._mean = Basin(frechet_mean(older, start=self._mean))

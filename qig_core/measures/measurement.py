@@ -1,7 +1,9 @@
 """One look at a model, as plain data: what phi, kappa and the basin were, or why they were not. No torch, no model."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,10 @@ class Measurement:
     """phi of every pass of the block, the last being `phi`; empty where only the last was measured."""
     mode: str = "forward"
     """How the Jacobian was taken: forward or reverse."""
+    drift: Mapping[str, float] = field(default_factory=dict)
+    """What a BasinTracker said of this basin in its stream; empty where nobody tracks."""
+    regime: str | None = None
+    """Only where phi was taken at full rank: elsewhere its boundaries mean nothing."""
     cost_s: float
 
     @property
@@ -50,10 +56,38 @@ class Measurement:
         """Median over heads, rad⁻¹."""
         return None if self.coupling is None else self.coupling.value
 
+    @property
+    def basin_bytes(self) -> bytes | None:
+        """The basin as a record holds it: 64 little-endian float32."""
+        return None if self.basin is None else self.basin.astype("<f4").tobytes()
+
     def metrics(self) -> dict[str, float | None]:
-        """phi, phi_nats and kappa for a record: not finite where the model is broken, None where undefined."""
-        values = {"phi": self.phi, "phi_nats": self.phi_nats, "kappa": self.kappa}
-        return {name: float(self.nonfinite[name]) if name in self.nonfinite else v for name, v in values.items()}
+        """phi, phi_nats, kappa and drift for a record: not finite where the model is broken, None where undefined."""
+        values: dict[str, float | None] = {"phi": self.phi, "phi_nats": self.phi_nats, "kappa": self.kappa}
+        return values | dict(self.drift) | {name: float(kind) for name, kind in self.nonfinite.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data; a result that is not there is None and has its reason or its kind."""
+        return {
+            "phi": self.phi,
+            "phi_nats": self.phi_nats,
+            "kappa": self.kappa,
+            "regime": self.regime,
+            "integration": None if self.integration is None else dataclasses.asdict(self.integration),
+            "coupling": None if self.coupling is None else dataclasses.asdict(self.coupling),
+            "basin": None if self.basin is None else self.basin.tolist(),
+            "drift": dict(self.drift),
+            "per_pass": list(self.per_pass),
+            "mode": self.mode,
+            "nonfinite": dict(self.nonfinite),
+            "reasons": dict(self.reasons),
+            "broken_at": self.broken_at,
+            "cost_s": self.cost_s,
+        }
+
+
+NOT_NOW = Measurement(integration=None, coupling=None, basin=None, cost_s=0.0)
+"""No look at all: this was not the step for one."""
 
 
 def spread_positions(num_sequences: int, context: int, num_positions: int = NUM_POSITIONS) -> NDArray[np.int64]:

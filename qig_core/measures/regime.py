@@ -1,6 +1,7 @@
 """The name of the regime a run is in: a pure function of (phi, kappa, drift), a profile and the state before.
 
-A name is for display; it alarms nobody by itself.
+A name is for display; it alarms nobody by itself. Names hold for phi at full rank only: at any other the caller passes
+None for phi, and there is no name.
 """
 
 import dataclasses
@@ -31,15 +32,17 @@ class RegimeProfile:
     margin: float = 0.01
     """How far past a bound of phi a sample must lie to count as left."""
     dwell: int = 3
-    """Consecutive evaluations that must agree before the name changes."""
+    """Consecutive evaluations on one side of the regime before the name changes, to the nearest band among theirs."""
 
     def __post_init__(self) -> None:
         bounds = [band.phi_min for band in self.bands]
-        if not bounds or bounds[0] != 0.0 or bounds != sorted(set(bounds)):
+        if not bounds or bounds[0] != 0.0 or bounds != sorted(set(bounds)) or not all(map(math.isfinite, bounds)):
             raise ValueError(f"bounds of phi must start at 0 and rise, not {bounds}")
+        if len({band.name for band in self.bands}) < len(self.bands):
+            raise ValueError(f"two bands have one name: {', '.join(band.name for band in self.bands)}")
         if self.bands[0].kappa_min is not None or self.bands[0].drift_max_rad is not None:
             raise ValueError(f"the first band, {self.bands[0].name!r}, must take any kappa and drift")
-        if self.margin < 0.0 or self.dwell < 1:
+        if not 0.0 <= self.margin < math.inf or self.dwell < 1:
             raise ValueError(f"margin {self.margin} must not be negative and dwell {self.dwell} must be at least 1")
 
     def index(self, name: str) -> int:
@@ -67,7 +70,7 @@ class RegimeState:
 
     name: str | None = None
     candidate: str | None = None
-    """The name that the newest evaluations agree on, where it is not `name`."""
+    """The band nearest to `name` that the newest evaluations lay in, all of them on one side of it."""
     count: int = 0
     """How many of them, in a row."""
 
@@ -82,11 +85,12 @@ def classify(
 ) -> RegimeState:
     """The state after one more evaluation; its `name` is the regime.
 
-    The first finite phi names the regime at once. After that phi must pass a bound by `margin`, `dwell` times in a row
-    with the same outcome. A phi that is None or not finite changes nothing.
+    The first finite phi names the regime at once. After that phi must pass a bound by `margin`, `dwell` times in a row;
+    the name is then that of the nearest band reached, so that a phi that swings about a further bound cannot hold back
+    the change. A phi that is None or not finite changes nothing.
 
     Args:
-        phi: score in [0, 1).
+        phi: score in [0, 1), at full rank; None where it was measured at another.
         kappa: rad⁻¹, None where there is none; it then fails any bound on kappa.
         drift: Fisher–Rao, radians, None before it is armed; it then fails any bound on drift.
 
@@ -99,15 +103,18 @@ def classify(
     if phi is None or not math.isfinite(phi):
         return state
     here = None if state.name is None else profile.index(state.name)
-    seen = profile.bands[_band(phi, kappa, drift, profile, here)].name
-    if state.name is None:
-        return RegimeState(name=seen)
-    if seen == state.name:
-        return RegimeState(name=state.name)
-    count = state.count + 1 if seen == state.candidate else 1
+    seen = _band(phi, kappa, drift, profile, here)
+    if here is None or seen == here:
+        return RegimeState(name=profile.bands[seen].name)
+    count = 1
+    if state.candidate is not None:
+        before = profile.index(state.candidate)
+        if (before > here) == (seen > here):
+            count, seen = state.count + 1, min(before, seen, key=lambda i: abs(i - here))
+    name = profile.bands[seen].name
     if count >= profile.dwell:
-        return RegimeState(name=seen)
-    return RegimeState(name=state.name, candidate=seen, count=count)
+        return RegimeState(name=name)
+    return RegimeState(name=state.name, candidate=name, count=count)
 
 
 def _band(phi: float, kappa: float | None, drift: float | None, profile: RegimeProfile, here: int | None) -> int:
@@ -133,7 +140,7 @@ class RegimeTracker:
 
     @property
     def name(self) -> str | None:
-        """The regime, None before the first finite phi."""
+        """The regime, None before the first finite phi: always, where phi is not at full rank."""
         return self._state.name
 
     def observe(self, phi: float | None, kappa: float | None = None, drift: float | None = None) -> str | None:
@@ -152,6 +159,8 @@ class RegimeTracker:
             restored = RegimeState(**state)
         except TypeError as error:
             raise ValueError(f"not the state of a regime: {error}") from error
+        if isinstance(restored.count, bool) or not isinstance(restored.count, int) or restored.count < 0:
+            raise ValueError(f"not the state of a regime: {restored.count!r} evaluations")
         for name in (restored.name, restored.candidate):
             if name is not None:
                 profile.index(name)

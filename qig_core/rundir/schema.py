@@ -269,6 +269,8 @@ class ConsciousnessTelemetry(msgspec.Struct, omit_defaults=True, kw_only=True):
     drift_birth: float | None = None
     drift_rolling: float | None = None
     drift_velocity: float | None = None
+    drift_acceleration: float | None = None
+    coherence: float | None = None
     recursion_depth: float | None = None
     breakdown_pct: float | None = None
     grad_norm: float | None = None

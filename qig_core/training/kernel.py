@@ -9,8 +9,6 @@ exactly.
 """
 
 import math
-import warnings
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -24,16 +22,22 @@ _BC_LIMIT = 1.0 - 1e-6  # arccos has an infinite slope at 1: equal points would 
 _NORM_EPS = 1e-6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What one forward pass showed, detached from the graph."""
+class Observation(NamedTuple):
+    """What one pass of the block showed."""
 
     state: Tensor
-    """[B, T, d]: the residual state after the last pass, before the head's norm."""
+    """[B, T, d]: the residual state after the pass, before the head's norm."""
+    before: Tensor
+    """[B, T, d]: the residual state that it read."""
     attention: Tensor
-    """[B, H, T, T]: weights of the last pass, rows sum to 1, 0 above the diagonal."""
+    """[B, H, T, T]: weights, rows sum to 1, 0 above the diagonal."""
     distances: Tensor
-    """[B, H, T, T]: Fisher–Rao distances of the last pass, radians; above the diagonal they exist but are not used."""
+    """[B, H, T, T]: Fisher–Rao distances, radians; above the diagonal they exist but are not used."""
+    root_q: Tensor
+    """[B, H, T, d/H]: square roots of the queries on their simplex; root_k alike of the keys."""
+    root_k: Tensor
+    values: Tensor
+    """[B, H, T, d/H]"""
 
 
 class BlockWeights(NamedTuple):
@@ -151,48 +155,20 @@ class Kernel(nn.Module):
         weights = self.block_weights()
         x = self._embed(tokens)
         for _ in range(self.config.passes):
-            x, _, _ = self._pass(x, weights)
+            x = self._pass(x, weights).state
         # The head lies outside the block and reads both halves freely.
         return half_norm(x) @ self.head.T
 
     @torch.no_grad()
-    def observe(self, tokens: Tensor) -> Observation:
-        """The final state and the last pass's attention and distances for tokens [B, T]."""
+    def observe(self, tokens: Tensor) -> tuple[Observation, ...]:
+        """Every pass in order, for tokens [B, T], detached from the graph."""
         weights = self.block_weights()
-        x, attention, distances = self._pass(self._before_last_pass(tokens, weights), weights)
-        return Observation(state=x, attention=attention, distances=distances)
-
-    @torch.no_grad()
-    def last_pass_jacobians(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """J = ∂F/∂x of y = F(x), the last pass at one position with the rest of its context held fixed.
-
-        The position's own query, key and value vary with x. Forward mode, one row at a time: the position's query
-        against the fixed keys and values of the earlier positions and its own.
-
-        Args:
-            tokens: [B, T].
-            positions: [P, 2] integers, (sequence, offset) each.
-
-        Returns:
-            J [P, d, d] with J[p, i, j] = ∂y_i/∂x_j, rms(x) [P] and rms(y) [P] at those positions.
-        """
-        weights = self.block_weights()
-        x = self._before_last_pass(tokens, weights)
-        _, root_keys, values = self._qkv(x, weights)
-        sequence, offset = positions[:, 0], positions[:, 1]
-        earlier = torch.arange(x.shape[1], device=x.device) < offset[:, None]
-
-        def row(x_t: Tensor, keys: Tensor, held: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-            y = self._pass_at(x_t, keys, held, seen, weights)
-            return y, y
-
-        points = x[sequence, offset]
-        jacobian = torch.func.vmap(torch.func.jacfwd(row, has_aux=True))
-        with warnings.catch_warnings():
-            # torch compiles its forward-mode rules with the deprecated torch.jit.script the first time they are used.
-            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-            j, y = jacobian(points, root_keys[sequence], values[sequence], earlier)
-        return j, points.square().mean(-1).sqrt(), y.square().mean(-1).sqrt()
+        x = self._embed(tokens)
+        seen = []
+        for _ in range(self.config.passes):
+            seen.append(self._pass(x, weights))
+            x = seen[-1].state
+        return tuple(seen)
 
     def block_weights(self) -> BlockWeights:
         """The six matrices with the gain applied, q, k and v stacked, and kappa per head."""
@@ -203,12 +179,6 @@ class Kernel(nn.Module):
 
     def _embed(self, tokens: Tensor) -> Tensor:
         return self.embedding[tokens] + self.positions[: tokens.shape[-1]]
-
-    def _before_last_pass(self, tokens: Tensor, weights: BlockWeights) -> Tensor:
-        x = self._embed(tokens)
-        for _ in range(self.config.passes - 1):
-            x, _, _ = self._pass(x, weights)
-        return x
 
     def _qkv(self, x: Tensor, weights: BlockWeights) -> tuple[Tensor, Tensor, Tensor]:
         """Square roots of q and k on their simplex, and v: each [B, H, T, d/H] of x [B, T, d]."""
@@ -221,25 +191,13 @@ class Kernel(nn.Module):
     def _mlp(self, x: Tensor, weights: BlockWeights) -> Tensor:
         return functional.gelu(half_norm(x) @ weights.mlp_in.T) @ weights.mlp_out.T
 
-    def _pass(self, x: Tensor, weights: BlockWeights) -> tuple[Tensor, Tensor, Tensor]:
-        """One application of the block to [B, T, d]; also its attention and distances, [B, H, T, T]."""
+    def _pass(self, x: Tensor, weights: BlockWeights) -> Observation:
+        """One application of the block to [B, T, d]."""
         root_q, root_k, v = self._qkv(x, weights)
         distances = _Distance.distance(root_q @ root_k.mT)
         length = x.shape[1]
         future = self.future[:length, :length]  # 0, and −inf above the diagonal
         attention = torch.addcmul(future, distances, -weights.kappa[:, None, None]).softmax(dim=-1)
-        x = x + (attention @ v).transpose(1, 2).flatten(-2) @ weights.out.T
-        return x + self._mlp(x, weights), attention, distances
-
-    def _pass_at(self, x: Tensor, root_keys: Tensor, values: Tensor, earlier: Tensor, weights: BlockWeights) -> Tensor:
-        """The block at one position: x [d], its context's root_keys and values [H, T, d/H], earlier [T] its mask."""
-        root_q, root_k, v = self._qkv(x[None, None], weights)
-        root_q, root_k, v = root_q[0], root_k[0], v[0]
-        context_bc = (root_keys @ root_q.mT).squeeze(-1)
-        own_bc = (root_q * root_k).sum(-1)
-        scores = -weights.kappa[:, None] * distance_from_bc(torch.cat([context_bc, own_bc], dim=-1))
-        masked = torch.where(earlier, scores[:, :-1], -math.inf)
-        attention = torch.cat([masked, scores[:, -1:]], dim=-1).softmax(dim=-1)
-        mixed = (attention[:, None, :-1] @ values).squeeze(1) + attention[:, -1:] * v.squeeze(1)
-        x = x + mixed.flatten() @ weights.out.T
-        return x + self._mlp(x, weights)
+        mixed = x + (attention @ v).transpose(1, 2).flatten(-2) @ weights.out.T
+        state = mixed + self._mlp(mixed, weights)
+        return Observation(state, x, attention, distances, root_q, root_k, v)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from qig_core.checkpoints.recovery import Restored
 from qig_core.checkpoints.saving import saver
 from qig_core.measures.basin import BasinTracker
-from qig_core.measures.measurement import Measurement
+from qig_core.measures.measurement import NOT_NOW, Measurement
 from qig_core.measures.regime import RegimeTracker
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.breakdown import Breakdown
@@ -127,18 +127,13 @@ class Trainer:
         """Mean next-token loss over the fixed held-out batches, nats a byte."""
         return sum(next_token_loss(self.kernel, tokens).item() for tokens in self._heldout) / len(self._heldout)
 
-    def measure(self) -> tuple[Measurement, dict[str, float | None]]:
-        """phi, kappa, the basin and its drift as they are now, with the metrics as they are recorded.
-
-        What the model gave instead of a number stands there as NaN or an infinity: it is judged, not hidden.
-        """
+    def measure(self) -> Measurement:
+        """phi, kappa, the basin, its drift and the regime as they are now."""
         seen = self.probe.measure(self.kernel)
         self._begun |= {"basin": self.basin.state(), "regime": self.regime.state()}
-        metrics: dict[str, float | None] = {"phi": seen.phi, "phi_nats": seen.phi_nats, "kappa": seen.kappa}
-        if seen.basin is not None:
-            metrics |= self.basin.observe(seen.basin)
-        self.regime.observe(seen.phi, kappa=seen.kappa, drift=metrics.get("drift_rolling"))
-        return seen, metrics | {name: float(kind) for name, kind in seen.nonfinite.items()}
+        drift = {} if seen.basin is None else self.basin.observe(seen.basin)
+        regime = self.regime.observe(seen.phi, kappa=seen.kappa, drift=drift.get("drift_rolling"))
+        return dataclasses.replace(seen, drift=drift, regime=regime)
 
 
 def next_token_loss(kernel: Kernel, tokens: torch.Tensor) -> torch.Tensor:
@@ -181,6 +176,8 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
         monitor_state=restored.monitor_state,
     ) as monitor:
         step_s: float | None = None
+        unmeasured: Mapping[str, str] = {}
+        """Which measure has no value, and why: told when it changes."""
         began = time.perf_counter()
         for step in range(monitor.first_step, config.steps + 1):
             trainer.begin_step()
@@ -191,22 +188,23 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
                 metrics["step_ms"] = 1e3 * step_s
                 metrics["tokens_per_s"] = config.data.batch_size * config.kernel.context / step_s
 
-            measured: Measurement | None = None
+            measured = NOT_NOW
             if last or step % cadence.heldout_every == 0:
                 writer.heartbeat.doing = "eval"
                 metrics["loss_heldout"] = trainer.heldout_loss()
             if last or step % cadence.measure_every == 0:
                 writer.heartbeat.doing = "eval"
-                measured, found = trainer.measure()
-                metrics |= found
+                measured = trainer.measure()
+                metrics |= measured.metrics()  # what is not finite among them is judged, not hidden
+                if measured.reasons != unmeasured:
+                    unmeasured = measured.reasons
+                    writer.event("unmeasured", step=step, **unmeasured)
                 metrics["cpu_pct"] = process.cpu_percent()
                 metrics["rss_bytes"] = float(process.memory_info().rss)
 
             if not last:
                 metrics["breakdown_pct"] = trainer.breakdown.observe(step, metrics)
-            basin = None if measured is None or measured.basin is None else measured.basin.astype("<f4").tobytes()
-            regime = None if measured is None else trainer.regime.name
-            goes_on = monitor.check(step, metrics, basin=basin, regime=regime)
+            goes_on = monitor.check(step, metrics, basin=measured.basin_bytes, regime=measured.regime)
             if report is not None:
                 report(step, monitor.latest)
             if not goes_on:

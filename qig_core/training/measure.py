@@ -3,7 +3,6 @@
 Changes nothing: not the model, not its mode, no random state. A measurement is a function of the weights alone.
 """
 
-import math
 import time
 from typing import Any
 
@@ -14,11 +13,13 @@ from numpy.typing import NDArray
 
 from qig_core.geometry.simplex import FloatArray
 from qig_core.measures.basin import basin_of, readout
-from qig_core.measures.coupling import kappa_eff
-from qig_core.measures.integration import effective_information
+from qig_core.measures.coupling import KappaResult, kappa_eff
+from qig_core.measures.integration import PhiResult, effective_information
 from qig_core.measures.measurement import Measurement, spread_positions
+from qig_core.measures.transition import nonfinite_kind
 from qig_core.training.config import KernelConfig
-from qig_core.training.kernel import Kernel, half_norm
+from qig_core.training.kernel import BlockWeights, Kernel, Observation, half_norm
+from qig_core.training.kernel_jacobian import pass_jacobians
 
 
 class KernelProbe:
@@ -80,66 +81,72 @@ class KernelProbe:
         }
 
     @torch.no_grad()
-    def measure(self, kernel: Kernel) -> Measurement:
-        """Measure `kernel` as it is. A broken model is a value, not an exception: see Measurement.nonfinite."""
+    def measure(self, kernel: Kernel, *, every_pass: bool = False) -> Measurement:
+        """Measure `kernel` as it is. A broken model is a value, not an exception: see Measurement.nonfinite.
+
+        Args:
+            every_pass: fill Measurement.per_pass too, for one more Jacobian and one more phi a pass.
+        """
         if kernel.config.parts != self._config.parts or kernel.config.vocab < self._config.vocab:
             raise ValueError("this probe was made for a kernel of another shape")
         begun = time.perf_counter()
         was_training = kernel.training
         kernel.eval()
         try:
-            device = kernel.embedding.device
-            tokens, positions = self._tokens.to(device), self._positions.to(device)
-            seen = kernel.observe(tokens)
-            jacobian, rms_x, rms_y = kernel.last_pass_jacobians(tokens, positions)
+            seen = kernel.observe(self._tokens.to(kernel.embedding.device))
+            weights = kernel.block_weights()
         finally:
             kernel.train(was_training)
+        maps = [self._relative(one, weights) for one in (seen if every_pass else seen[-1:])]
+        phis = [self._phi(one) for one in maps]
+        coupling = self._kappa(seen[-1], weights)
+
         nonfinite: dict[str, str] = {}
         reasons: dict[str, str] = {}
-
-        relative = jacobian.double().cpu() * (rms_x / rms_y).double().cpu()[:, None, None]
-        integration = None
-        if (kind := _kind(relative)) is None:
-            integration = effective_information(relative.numpy(), self._config.parts, self._noise)
-        else:
+        if (kind := nonfinite_kind(maps[-1])) is not None:
             nonfinite |= {"phi": kind, "phi_nats": kind}
-
-        # The model's own kappa is where the fit should end, so it starts there.
-        own = tuple(kernel.log_kappa.exp().tolist())
-        coupling = kappa_eff(
-            _rows(seen.attention), _rows(seen.distances), mask=self._causal, clusters=self._clusters, warm=own
-        )
         if coupling.reason == "not finite":
-            nonfinite["kappa"] = _kind(seen.attention) or _kind(seen.distances) or "nan"
+            nonfinite["kappa"] = nonfinite_kind(seen[-1].attention) or nonfinite_kind(seen[-1].distances) or "nan"
         elif coupling.reason is not None:
             reasons["kappa"] = coupling.reason
 
         # As the head reads it: the raw state grows with training and would drive every basin into a corner.
-        pooled = half_norm(seen.state).double().mean(dim=(0, 1)).cpu()
+        pooled = half_norm(seen[-1].state).double().mean(dim=(0, 1)).cpu()
         basin = None
-        if (kind := _kind(pooled)) is None:
+        if (kind := nonfinite_kind(pooled)) is None:
             basin = basin_of(pooled.numpy(), self._readout)
         else:
             nonfinite["basin"] = kind
+        scores = tuple(phi.score for phi in phis if phi is not None)
         return Measurement(
-            integration=integration,
+            integration=phis[-1],
             coupling=coupling,
             basin=basin,
             nonfinite=nonfinite,
             reasons=reasons,
+            per_pass=scores if every_pass and len(scores) == len(seen) else (),
             cost_s=time.perf_counter() - begun,
+        )
+
+    def _relative(self, seen: Observation, weights: BlockWeights) -> torch.Tensor:
+        """J · rms(x)/rms(y) of one pass, [P, d, d], float64 on the CPU."""
+        jacobian, rms_x, rms_y = pass_jacobians(seen, self._positions.to(seen.state.device), weights)
+        return (jacobian.double() * (rms_x.double() / rms_y.double())[:, None, None]).cpu()
+
+    def _phi(self, relative: torch.Tensor) -> PhiResult | None:
+        """None where the map is broken."""
+        if nonfinite_kind(relative) is not None:
+            return None
+        return effective_information(relative.numpy(), self._config.parts, self._noise, threads=torch.get_num_threads())
+
+    def _kappa(self, seen: Observation, weights: BlockWeights) -> KappaResult:
+        # The model's own kappa is where the fit should end, so it starts there.
+        own = tuple(weights.kappa.tolist())
+        return kappa_eff(
+            _rows(seen.attention), _rows(seen.distances), mask=self._causal, clusters=self._clusters, warm=own
         )
 
 
 def _rows(maps: torch.Tensor) -> torch.Tensor:
     """[B, H, T, T] -> [H, B·T, T]: rows pooled within a head."""
     return maps.transpose(0, 1).flatten(1, 2)
-
-
-def _kind(x: torch.Tensor) -> str | None:
-    """What is not finite in x: "nan" if anything is NaN, else "inf" or "-inf", else None."""
-    if bool(torch.isfinite(x).all()):
-        return None
-    if bool(torch.isnan(x).any()):
-        return "nan"
-    return "inf" if math.isinf(float(x.max())) else "-inf"

@@ -27,6 +27,8 @@ SPECS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(name="drift_birth", unit="rad", label="drift from birth", range=(0.0, 3.1416)),
     MetricSpec(name="drift_velocity", unit="rad", label="basin velocity", range=(0.0, 3.1416)),
+    MetricSpec(name="drift_acceleration", unit="rad", label="basin acceleration", range=(0.0, 6.2832)),
+    MetricSpec(name="coherence", label="basin coherence", range=(0.0, 1.0), better="band"),
     MetricSpec(name="phi_nats", unit="nats", label="Φ across the cut", range=(0.0, None)),
     MetricSpec(name="grad_norm", label="gradient norm", range=(0.0, None)),
     MetricSpec(name="breakdown_pct", unit="%", label="breakdown", range=(0.0, 100.0), better="lower"),

@@ -38,10 +38,36 @@ def test_a_change_needs_the_margin_and_the_dwell() -> None:
     assert [tracker.observe(0.70) for _ in range(3)][-1] == "geometric"
 
 
-def test_a_jump_over_a_band_counts_towards_the_band_it_lands_in() -> None:
+def test_a_jump_over_a_band_lands_where_it_stays() -> None:
     tracker = RegimeTracker()
     tracker.observe(0.1)
-    assert [tracker.observe(phi) for phi in (0.80, 0.95, 0.95, 0.95)][-1] == "topological_instability"
+    assert [tracker.observe(phi) for phi in (0.95, 0.95, 0.95)][-1] == "topological_instability"
+    assert [tracker.observe(phi) for phi in (0.1, 0.1, 0.1)][-1] == "linear"
+
+
+def test_a_climb_gets_the_name_of_the_nearest_band_on_its_way() -> None:
+    tracker = RegimeTracker()
+    tracker.observe(0.1)
+    assert [tracker.observe(phi) for phi in (0.80, 0.95, 0.95)][-1] == "hyperdimensional"
+    assert [tracker.observe(phi) for phi in (0.95, 0.95, 0.95)][-1] == "topological_instability"
+
+
+def test_a_swing_about_a_further_bound_does_not_hold_back_the_change() -> None:
+    tracker = RegimeTracker()
+    tracker.observe(0.1)
+    assert [tracker.observe(phi) for phi in (0.77, 0.74, 0.77)] == ["linear", "linear", "geometric"]
+
+
+def test_the_other_side_starts_the_count_again() -> None:
+    tracker = RegimeTracker()
+    tracker.observe(0.6)
+    assert [tracker.observe(phi) for phi in (0.1, 0.1, 0.8, 0.1, 0.1)] == ["geometric"] * 5
+    assert tracker.observe(0.1) == "linear"
+
+
+def test_a_phi_below_full_rank_is_passed_as_none_and_has_no_name() -> None:
+    tracker = RegimeTracker()
+    assert [tracker.observe(None, kappa=2.0, drift=0.1) for _ in range(5)] == [None] * 5
 
 
 @pytest.mark.parametrize("phi", [None, math.nan, math.inf])
@@ -71,6 +97,9 @@ def test_an_unknown_name_raises() -> None:
         RegimeTracker.from_state({"name": "linear", "candidate": "quantum", "count": 1})
     with pytest.raises(ValueError, match="not the state"):
         RegimeTracker.from_state({"colour": "red"})
+    for count in ("1", -1, 1.5, None, True):
+        with pytest.raises(ValueError, match="not the state"):
+            RegimeTracker.from_state({"name": "linear", "candidate": "geometric", "count": count})
 
 
 def test_a_resumed_tracker_keeps_its_candidate() -> None:
@@ -82,7 +111,7 @@ def test_a_resumed_tracker_keeps_its_candidate() -> None:
     assert resumed.observe(0.80) == "hyperdimensional"
 
 
-@pytest.mark.parametrize("bounds", [(), (0.1,), (0.0, 0.5, 0.4), (0.0, 0.5, 0.5)])
+@pytest.mark.parametrize("bounds", [(), (0.1,), (0.0, 0.5, 0.4), (0.0, 0.5, 0.5), (0.0, math.nan), (0.0, math.inf)])
 def test_a_profile_that_leaves_a_gap_is_refused(bounds: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="start at 0 and rise"):
         RegimeProfile(bands=tuple(Band(name=str(b), phi_min=b) for b in bounds))
@@ -93,3 +122,7 @@ def test_a_profile_whose_first_band_refuses_samples_is_refused() -> None:
         RegimeProfile(bands=(Band(name="a", phi_min=0.0, kappa_min=1.0),))
     with pytest.raises(ValueError, match="margin"):
         RegimeProfile(bands=FIELD_REGIMES.bands, dwell=0)
+    with pytest.raises(ValueError, match="margin"):
+        RegimeProfile(bands=FIELD_REGIMES.bands, margin=math.nan)
+    with pytest.raises(ValueError, match="two bands have one name: a, a"):
+        RegimeProfile(bands=(Band(name="a", phi_min=0.0), Band(name="a", phi_min=0.5)))

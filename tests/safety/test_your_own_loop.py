@@ -34,6 +34,20 @@ def compute_loss(model, step):
     return model(torch.ones(2, 4)).square().mean()
 """
 
+PROBED = """
+import torch
+from torch import nn
+steps = 30
+torch.manual_seed(0)
+layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+model = nn.Sequential(nn.Embedding(256, 32), nn.TransformerEncoder(layer, 2), nn.Linear(32, 256))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+heldout_batch = torch.randint(0, 256, (8, 16))
+def compute_loss(model, step):
+    tokens = torch.randint(0, 256, (4, 17))
+    return nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+"""
+
 
 def the_run(root: Path) -> RunDir:
     (run,) = list_runs(root)
@@ -57,9 +71,31 @@ def test_the_example_runs_to_its_end_and_its_checkpoint_can_be_loaded(tmp_path: 
     assert (read_manifest(run).state, read_manifest(run).exit_code) == ("exited", 0)
 
 
+def snippet_with(text: str) -> str:
+    """The one snippet of the README that holds this."""
+    (found,) = (
+        code
+        for code in re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+        if text in code
+    )
+    return str(found)
+
+
+def test_the_probed_loop_in_the_readme_records_phi_and_the_basin(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", PROBED + snippet_with("Probe(")]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "layers.1 1 measurements of" in done.stdout
+    run = the_run(tmp_path / "runs")
+    first = next(record for record in read_all(run.telemetry(), Sample) if isinstance(record, Sample))
+    assert {"loss", "phi", "phi_nats", "kappa", "drift_birth"} == set(first.m)
+    assert first.basin is not None
+    assert first.regime is not None
+    assert len(read_manifest(run).config["probe"]["digest"]) == 64
+
+
 def test_the_loop_in_the_readme_runs_and_keeps_its_last_weights(tmp_path: Path) -> None:
-    snippet, _geometry = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    argv = [sys.executable, "-c", MODEL + snippet]
+    argv = [sys.executable, "-c", MODEL + snippet_with("sys.exit")]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     (found,) = list_checkpoints(the_run(tmp_path / "runs"))

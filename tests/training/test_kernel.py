@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from qig_core.errors import ConfigError
 from qig_core.geometry.gauss_newton import FisherProduct
 from qig_core.measures.integration import effective_information
 from qig_core.training import kernel as kernel_module
+from qig_core.training import kernel_jacobian as jacobian_module
 from qig_core.training.config import KernelConfig
 from qig_core.training.corpus import batch, default_corpus
 from qig_core.training.kernel import HalvedLinear, Kernel, distance_from_bc, half_norm
+from qig_core.training.kernel_jacobian import pass_jacobians
 
 TINY = KernelConfig(width=32, heads=8, context=16, passes=3)
 POSITIONS = torch.tensor([[0, 0], [1, 7], [2, 15]])
@@ -29,6 +33,25 @@ def tokens_of(config: KernelConfig = TINY, num: int = 3) -> Tensor:
 def cross_blocks(j: Tensor) -> Tensor:
     half = j.shape[-1] // 2
     return torch.cat([j[:, :half, half:], j[:, half:, :half].mT], dim=1)
+
+
+@torch.no_grad()
+def jacobians(kernel: Kernel, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the last pass."""
+    return pass_jacobians(kernel.observe(tokens)[-1], positions, kernel.block_weights())
+
+
+def pass_at(kernel: Kernel, x: Tensor, root_keys: Tensor, values: Tensor, earlier: Tensor) -> Tensor:
+    """The block at one position, as it reads: x [d], its context's root_keys and values [H, T, d/H], its mask [T]."""
+    weights = kernel.block_weights()
+    root_q, root_k, v = (each[0] for each in kernel._qkv(x[None, None], weights))
+    bc = torch.cat([(root_keys @ root_q.mT).squeeze(-1), (root_q * root_k).sum(-1)], dim=-1)
+    scores = -weights.kappa[:, None] * distance_from_bc(bc)
+    masked = torch.where(earlier, scores[:, :-1], -math.inf)
+    attention = torch.cat([masked, scores[:, -1:]], dim=-1).softmax(dim=-1)
+    mixed = (attention[:, None, :-1] @ values).squeeze(1) + attention[:, -1:] * v.squeeze(1)
+    x = x + mixed.flatten() @ weights.out.T
+    return x + kernel._mlp(x, weights)
 
 
 def test_logits_have_the_shape_of_the_tokens_and_see_no_future() -> None:
@@ -86,9 +109,12 @@ def test_the_distance_may_be_differentiated_twice_for_a_fisher_product(monkeypat
     torch.testing.assert_close(ours, FisherProduct(kernel(tokens), parameters)(v), rtol=1e-9, atol=1e-13)
 
 
-def test_an_observation_is_the_last_pass() -> None:
+def test_an_observation_is_every_pass() -> None:
     kernel, tokens = Kernel(TINY), tokens_of()
-    seen = kernel.observe(tokens)
+    passes = kernel.observe(tokens)
+    assert len(passes) == 3
+    assert all(torch.equal(one.state, after.before) for one, after in pairwise(passes))
+    seen = passes[-1]
     assert seen.state.shape == (3, 16, 32)
     assert seen.attention.shape == seen.distances.shape == (3, 8, 16, 16)
     torch.testing.assert_close(seen.attention.sum(-1), torch.ones(3, 8, 16))
@@ -100,46 +126,74 @@ def test_an_observation_is_the_last_pass() -> None:
     torch.testing.assert_close(half_norm(seen.state) @ kernel.head.T, kernel(tokens))
 
 
-@pytest.mark.parametrize("gain", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("gain", [0.0, 0.3, 1.0])
 def test_the_jacobian_is_that_of_the_whole_sequence_with_the_context_held(gain: float) -> None:
     kernel, tokens = Kernel(TINY).double(), tokens_of()
     kernel.set_gain(gain)
-    j, rms_x, rms_y = kernel.last_pass_jacobians(tokens, POSITIONS)
+    j, rms_x, rms_y = jacobians(kernel, tokens, POSITIONS)
     weights = kernel.block_weights()
-    x = kernel._before_last_pass(tokens, weights).detach()
-    y = kernel.observe(tokens).state
+    seen = kernel.observe(tokens)[-1]
     for p, (sequence, offset) in enumerate(POSITIONS.tolist()):
 
         def last_pass(x_t: Tensor, sequence: int = sequence, offset: int = offset) -> Tensor:
-            changed = x[sequence].clone()
+            changed = seen.before[sequence].clone()
             changed[offset] = x_t
-            out: Tensor = kernel._pass(changed[None], weights)[0]
-            return out[0, offset]
+            return kernel._pass(changed[None], weights).state[0, offset]
 
-        reference = torch.autograd.functional.jacobian(last_pass, x[sequence, offset])
-        torch.testing.assert_close(j[p], reference, rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(rms_x[p], x[sequence, offset].square().mean().sqrt())
-        torch.testing.assert_close(rms_y[p], y[sequence, offset].square().mean().sqrt())
+        reference = torch.autograd.functional.jacobian(last_pass, seen.before[sequence, offset])
+        torch.testing.assert_close(j[p], reference, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(rms_x[p], seen.before[sequence, offset].square().mean().sqrt())
+        torch.testing.assert_close(rms_y[p], seen.state[sequence, offset].square().mean().sqrt())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("gain", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("which", [0, 2])
+def test_the_written_out_jacobian_is_that_of_forward_mode(
+    which: int, gain: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    kernel, tokens = Kernel(KernelConfig(width=64, heads=16, context=16, passes=3)).to(dtype), tokens_of()
+    kernel.set_gain(gain)
+    seen, (sequence, offset) = kernel.observe(tokens)[which], POSITIONS.T
+    earlier = torch.arange(16) < offset[:, None]
+    with torch.no_grad():
+        j, _, _ = pass_jacobians(seen, POSITIONS, kernel.block_weights())
+        forward = torch.func.vmap(torch.func.jacfwd(partial(pass_at, kernel)))
+        reference = forward(seen.before[sequence, offset], seen.root_k[sequence], seen.values[sequence], earlier)
+    assert j.dtype == dtype
+    torch.testing.assert_close(j, reference, rtol=tolerance, atol=tolerance)
+    assert bool(torch.all(cross_blocks(j) == 0.0)) is (gain == 0.0)
+
+
+def test_the_jacobian_stays_finite_where_query_and_key_are_equal() -> None:
+    kernel, tokens = Kernel(TINY), tokens_of()
+    with torch.no_grad():
+        for name in ("w_q", "w_k"):
+            for p in getattr(kernel, name).parameters():
+                p.zero_()
+    for dtype in (torch.float32, torch.bfloat16):
+        assert torch.isfinite(jacobians(kernel.to(dtype), tokens, POSITIONS)[0]).all()
 
 
 def test_the_jacobian_predicts_a_small_step() -> None:
     kernel, tokens = Kernel(TINY).double(), tokens_of()
-    j, _, _ = kernel.last_pass_jacobians(tokens, POSITIONS[1:2])
+    j, _, _ = jacobians(kernel, tokens, POSITIONS[1:2])
     weights = kernel.block_weights()
-    x = kernel._before_last_pass(tokens, weights).detach()[1:2]
+    x = kernel.observe(tokens)[-1].before[1:2]
     step = 1e-6 * torch.randn(32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     moved = x.clone()
     moved[0, 7] += step
     with torch.no_grad():
-        change = (kernel._pass(moved, weights)[0] - kernel._pass(x, weights)[0])[0, 7]
+        change = (kernel._pass(moved, weights).state - kernel._pass(x, weights).state)[0, 7]
     torch.testing.assert_close(change, j[0] @ step, rtol=1e-4, atol=1e-10)
 
 
 def test_at_gain_zero_the_cross_blocks_of_the_jacobian_are_exactly_zero() -> None:
     kernel, tokens = Kernel(TINY), tokens_of()
-    assert torch.all(cross_blocks(kernel.last_pass_jacobians(tokens, POSITIONS)[0]).abs().amax((1, 2)) > 1e-3)
+    assert torch.all(cross_blocks(jacobians(kernel, tokens, POSITIONS)[0]).abs().amax((1, 2)) > 1e-3)
     kernel.set_gain(0.0)
-    j, _, _ = kernel.last_pass_jacobians(tokens, POSITIONS)
+    j, _, _ = jacobians(kernel, tokens, POSITIONS)
     assert torch.all(cross_blocks(j) == 0.0)
     result = effective_information(j.double().numpy(), TINY.parts)
     assert result.score == 0.0
@@ -153,15 +207,16 @@ def test_any_single_matrix_left_coupled_would_be_caught(name: str, monkeypatch: 
     leak: HalvedLinear = getattr(kernel, name)
     monkeypatch.setattr(leak, "assemble", lambda gain: HalvedLinear.assemble(leak, torch.ones(())))
     # The first position of a sequence attends to itself alone, whatever its q and k.
-    j, _, _ = kernel.last_pass_jacobians(tokens, POSITIONS[1:])
+    j, _, _ = jacobians(kernel, tokens, POSITIONS[1:])
     assert torch.all(cross_blocks(j).abs().amax((1, 2)) > 1e-6)
 
 
 def test_a_norm_over_both_halves_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, tokens = Kernel(TINY), tokens_of()
     kernel.set_gain(0.0)
-    monkeypatch.setattr(kernel_module, "half_norm", lambda x: functional.layer_norm(x, x.shape[-1:]))
-    j, _, _ = kernel.last_pass_jacobians(tokens, POSITIONS)
+    for module in (kernel_module, jacobian_module):
+        monkeypatch.setattr(module, "half_norm", lambda x: functional.layer_norm(x, x.shape[-1:]))
+    j, _, _ = jacobians(kernel, tokens, POSITIONS)
     assert torch.all(cross_blocks(j).abs().amax((1, 2)) > 1e-6)
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from qig_core.measures.integration import effective_information
+from qig_core.measures.integration import PhiResult, effective_information
 from qig_core.measures.measurement import spread_positions
 from qig_core.training.config import KernelConfig
 from qig_core.training.corpus import default_corpus, probe_batch
 from qig_core.training.kernel import Kernel
+from qig_core.training.kernel_jacobian import pass_jacobians
 from qig_core.training.measure import KernelProbe
 
 TINY = KernelConfig(width=32, heads=8, context=16, passes=3)
@@ -22,13 +23,17 @@ def probe() -> KernelProbe:
     return KernelProbe(TINY, TOKENS, seed=0)
 
 
+def phi_of_pass(kernel: Kernel, index: int) -> PhiResult:
+    with torch.no_grad():
+        seen, weights = kernel.observe(torch.from_numpy(TOKENS))[index], kernel.block_weights()
+        j, rms_x, rms_y = pass_jacobians(seen, torch.from_numpy(spread_positions(*TOKENS.shape)), weights)
+    return effective_information((j * (rms_x / rms_y)[:, None, None]).double().numpy(), TINY.parts)
+
+
 def test_phi_is_the_effective_information_of_the_scaled_last_pass(probe: KernelProbe) -> None:
     kernel = Kernel(TINY)
     seen = probe.measure(kernel)
-    j, rms_x, rms_y = kernel.last_pass_jacobians(
-        torch.from_numpy(TOKENS), torch.from_numpy(spread_positions(*TOKENS.shape))
-    )
-    expected = effective_information((j * (rms_x / rms_y)[:, None, None]).double().numpy(), TINY.parts)
+    expected = phi_of_pass(kernel, -1)
     assert seen.phi == pytest.approx(expected.score, abs=1e-6)
     assert seen.phi_nats == pytest.approx(expected.nats, rel=1e-5)
     assert seen.integration is not None
@@ -36,6 +41,44 @@ def test_phi_is_the_effective_information_of_the_scaled_last_pass(probe: KernelP
     assert len(seen.integration.per_position_nats) == 8
     assert seen.nonfinite == {}
     assert seen.cost_s > 0.0
+
+
+def test_every_pass_has_its_phi_when_asked(probe: KernelProbe) -> None:
+    kernel = Kernel(TINY)
+    seen = probe.measure(kernel, every_pass=True)
+    assert seen.per_pass == pytest.approx([phi_of_pass(kernel, n).score for n in range(3)], abs=1e-6)
+    assert len(set(seen.per_pass)) == 3
+    last = probe.measure(kernel)
+    assert seen.per_pass[-1] == seen.phi == last.phi
+    assert last.per_pass == ()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.bfloat16, 2e-2)])
+def test_a_kernel_of_another_precision_is_measured_too(
+    probe: KernelProbe, dtype: torch.dtype, tolerance: float
+) -> None:
+    seen, other = probe.measure(Kernel(TINY)), probe.measure(Kernel(TINY).to(dtype), every_pass=True)
+    assert other.nonfinite == {}
+    assert other.phi == pytest.approx(seen.phi, abs=tolerance)
+    assert other.kappa == pytest.approx(seen.kappa, rel=10 * tolerance)
+    kernel = Kernel(TINY).to(dtype)
+    kernel.set_gain(0.0)
+    assert probe.measure(kernel).phi == 0.0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_kernel_on_a_gpu_is_measured_as_on_the_cpu(probe: KernelProbe) -> None:
+    kernel = Kernel(TINY).double()
+    here, there = probe.measure(kernel), probe.measure(kernel.to("cuda"))
+    assert there.phi == pytest.approx(here.phi, rel=1e-9)
+    assert there.kappa == pytest.approx(here.kappa, rel=1e-6)
+
+
+def test_a_broken_model_has_no_phi_of_any_pass(probe: KernelProbe) -> None:
+    kernel = Kernel(TINY)
+    with torch.no_grad():
+        kernel.embedding[:] = math.nan
+    assert probe.measure(kernel, every_pass=True).per_pass == ()
 
 
 def test_kappa_is_the_kernels_own(probe: KernelProbe) -> None:
@@ -71,7 +114,7 @@ def test_measuring_leaves_no_trace_and_repeats_bit_by_bit(probe: KernelProbe) ->
     kernel = Kernel(TINY)
     before = {name: value.clone() for name, value in kernel.state_dict().items()}
     generator = torch.get_rng_state()
-    first = probe.measure(kernel)
+    first = probe.measure(kernel, every_pass=True)
     assert torch.equal(generator, torch.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in kernel.state_dict().items())
     assert all(p.grad is None for p in kernel.parameters())

@@ -1,0 +1,167 @@
+"""The measures of a frozen model: a checkpoint of ours, or any torch module that a file of the user's makes.
+
+Reads only. The model is one that nobody trains meanwhile.
+"""
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qig_core.checkpoints.catalog import resolve
+from qig_core.checkpoints.recovery import load
+from qig_core.errors import CheckpointError, ConfigError, ProbeError, UsageError
+from qig_core.measures.measurement import Measurement
+from qig_core.measures.probe import Probe
+from qig_core.measures.regime import RegimeState, classify
+from qig_core.rundir.layout import RunDir
+from qig_core.rundir.reader import read_manifest
+from qig_core.training.config import build
+from qig_core.training.corpus import Corpus, default_corpus, load_corpus, probe_batch
+from qig_core.training.kernel import Kernel
+from qig_core.training.measure import KernelProbe
+from qig_core.training.requests import PROGRAM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What was measured, on what, and what it may be compared with."""
+
+    model: str
+    seen: Measurement
+    probe: Mapping[str, Any]
+    """The probe's facts: measures of unequal digest are not comparable."""
+    corpus: str
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        return {
+            "model": self.model,
+            **self.seen.to_dict(),
+            "probe": dict(self.probe),
+            "corpus": self.corpus,
+            "notes": list(self.notes),
+        }
+
+
+def of_checkpoint(run: RunDir, selector: str | None, texts: Sequence[Path]) -> Frozen:
+    """The kernel of a checkpoint, every byte of which is verified, at each of its passes.
+
+    Args:
+        selector: STEP, CHECKPOINT, `latest`, `best` ...; None for the newest.
+        texts: None but the run's own corpus where empty.
+
+    Raises:
+        CheckpointError: no such checkpoint, or a bad one.
+        ConfigError: a run of another program, or its corpus is not at hand.
+    """
+    manifest = read_manifest(run)
+    if manifest.program != PROGRAM:
+        raise ConfigError(
+            f"run {run.id!r} was written by {manifest.program or 'another program'!r}, not by {PROGRAM}: what its "
+            "checkpoint is a state of, only that program knows; give MODEL.py:factory, a function that loads it"
+        )
+    config = build(manifest.config)
+    found = resolve(run, selector or "latest")
+    recorded = [Path(path) for path in manifest.corpus.get("paths", [])]
+    corpus = _read(list(texts) or recorded)
+    notes = []
+    if corpus.digest != manifest.corpus.get("digest"):
+        if not texts:
+            raise ConfigError(
+                f"the text of run {run.id!r}, {manifest.corpus.get('name', 'unknown')}, is not what is "
+                "found there now; name a text with --corpus"
+            )
+        notes.append("another text than the run's own: not comparable with its record")
+    state, _ = load(run, found.name)
+    kernel = Kernel(config.kernel)
+    try:
+        kernel.load_state_dict(state["model"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"checkpoint {found.name!r} holds no kernel of its run's configuration: {error}"
+        ) from error
+    probe = KernelProbe(config.kernel, probe_batch(corpus.heldout, context=config.kernel.context), seed=config.seed)
+    if not notes and manifest.probe.get("digest") not in (None, probe.probe_digest):
+        notes.append("another probe than the run's own (an earlier version): not comparable with its record")
+    return Frozen(
+        model=f"{run.id} @ {found.name} (step {found.step})",
+        seen=_named(probe.measure(kernel, every_pass=True), full_rank=True),
+        probe=probe.facts(),
+        corpus=corpus.name,
+        notes=tuple(notes),
+    )
+
+
+def of_factory(target: str, texts: Sequence[Path], *, context: int, block: str, parts: int, rank: int) -> Frozen:
+    """Any module: FILE.py:FUNCTION, a function without arguments that returns it, or (module, batch).
+
+    The file is executed: it is the caller's. Without a batch the model is called with [8, context] bytes of held-out
+    text as integers.
+
+    Raises:
+        UsageError: no such file or function, or it does not return a module.
+        ProbeError: the model does not fit.
+    """
+    path, _, function = target.rpartition(":")
+    made = _call(Path(path), function)
+    model, batch = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{target!r} returned {type(model).__name__}, not a torch module or (module, batch)")
+    name, own = "given by the factory", batch is not None
+    if batch is None:
+        corpus = _read(texts)
+        name, batch = corpus.name, torch.from_numpy(probe_batch(corpus.heldout, context=context))
+    elif texts:
+        raise UsageError(f"{target!r} gives a batch of its own: leave --corpus out")
+    device = next((p.device for p in model.parameters()), None)
+    if isinstance(batch, torch.Tensor) and device is not None:
+        batch = batch.to(device)
+    try:
+        probe = Probe(model, batch, block=block, parts=parts, rank=rank)
+        seen = probe.measure(every_pass=True)
+    except (IndexError, TypeError, RuntimeError) as error:
+        hint = "" if own else f"; without a batch of its own it is called with [8, {context}] bytes, 0 .. 255"
+        raise ProbeError(f"{target!r}: {type(error).__name__}: {str(error)[:300]}{hint}") from error
+    facts = probe.facts()
+    return Frozen(
+        model=f"{target} ({sum(p.numel() for p in model.parameters()):,} parameters)",
+        seen=_named(seen, full_rank=facts["rank"] * facts["num_parts"] == min(facts["width"])),
+        probe=facts,
+        corpus=name,
+    )
+
+
+def _named(seen: Measurement, *, full_rank: bool) -> Measurement:
+    """With its regime, where phi was taken at full rank."""
+    phi = seen.phi if full_rank else None
+    return replace(seen, regime=classify(RegimeState(), phi=phi, kappa=seen.kappa, drift=None).name)
+
+
+def _read(texts: Sequence[Path]) -> Corpus:
+    return load_corpus(list(texts)) if texts else default_corpus()
+
+
+def _call(path: Path, function: str) -> Any:
+    if not path.is_file():
+        raise UsageError(f"no such file: {str(path)!r}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))  # as python FILE.py would: its neighbours can be imported
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    factory: Callable[[], Any] | None = getattr(module, function, None)
+    if not callable(factory):
+        known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        near = difflib.get_close_matches(function, known, n=3, cutoff=0.3) or known[:3]
+        raise UsageError(f"{str(path)!r} has no function {function!r}; there are {', '.join(near) or 'none'}")
+    return factory()
