@@ -18,11 +18,15 @@ class Spent:
     """Seconds spent measuring per second of everything else since the first step; None before there are any."""
     max_overhead: float
     last_cost_s: float | None
+    birth_s: float
+    """What the first measurement cost where it was made before the first step: it is in no share."""
 
     def text(self) -> str:
         """One line for people."""
-        if self.overhead is None or self.last_cost_s is None:
+        if self.last_cost_s is None:
             return "nothing measured yet"
+        if self.overhead is None:
+            return f"1 measurement, of {1e3 * self.last_cost_s:.3g} ms"
         often = "" if self.actual_every is None else f", every {self.actual_every:.3g} steps (asked: {self.every})"
         return (
             f"{self.num_measured} measurements of {1e3 * self.last_cost_s:.3g} ms{often}: {100 * self.overhead:.2f} % "
@@ -34,8 +38,8 @@ class Cadence:
     """Says at each step whether to measure.
 
     A turn comes every `every` steps. It is taken when, with one more measurement of the last one's cost, all of them
-    together would stay within `max_overhead` of the time that was spent on everything else since the first step; the
-    first turn always, so that a run has its birth.
+    together would stay within `max_overhead` of the time that was spent on everything else since the first step. The
+    first turn is always taken, so that a run has its birth: for nothing where it was measured before (`born`).
     """
 
     def __init__(self, every: int, max_overhead: float) -> None:
@@ -48,6 +52,7 @@ class Cadence:
         self._now = 0.0
         self._cost = 0.0
         self._last_cost: float | None = None
+        self._birth = 0.0
         self._steps: list[int] = []  # the first and the last that were measured
         self._measured = self._skipped = 0
 
@@ -63,6 +68,11 @@ class Cadence:
             return True
         self._skipped += 1
         return False
+
+    def born(self, step: int, cost_s: float) -> None:
+        """The first turn is that of a measurement made before the loop began."""
+        self._birth = self._last_cost = cost_s
+        self._measured, self._steps = 1, [step]
 
     def measured(self, step: int, cost_s: float, now_s: float) -> None:
         """A measurement was made and took this long."""
@@ -86,6 +96,7 @@ class Cadence:
             overhead=self._cost / rest if rest > 0.0 else None,
             max_overhead=self._max_overhead,
             last_cost_s=self._last_cost,
+            birth_s=self._birth,
         )
 
     def _rest(self) -> float:

@@ -60,7 +60,8 @@ class Probe:
         model: any module. What torch.compile or DistributedDataParallel wrapped is looked at as it is inside.
         batch: what the model is called with, held out from training: a tensor, a tuple of positional or a mapping of
             keyword arguments; the first eight sequences are used, fewer are repeated. None takes the first batch that
-            the model is called with, and facts() says so.
+            the model is called with, and facts() says so. With a batch the model is measured here already: the first
+            step has that measurement for nothing, if the model is still what it was.
         block: the module whose transition is measured: a name, or "auto" (`blocks.chosen_block` says which that is).
         parts: groups of neighbouring units that are cut, 2 .. 12.
         rank: coordinates of each part that are perturbed and read; a number as large as a part means all of them.
@@ -103,9 +104,10 @@ class Probe:
         self._subject: Subject | None = None
         self._source = "given"
         self._handle: Any = None
+        self._birth: tuple[Measurement, torch.Tensor] | None = None
         if batch is not None:
             self._batch = Batch(batch, batch_dim)
-            self._ready()
+            self._birth = self.measure(), self._weights()
         else:
             self._source = "the first that the model was called with"
             self._handle = model.register_forward_pre_hook(without_compiler(self._first_batch), with_kwargs=True)
@@ -126,12 +128,17 @@ class Probe:
         """The measurement of this step, with its drift and regime; NOT_NOW where it is not this step's turn."""
         if self._batch is None or not self._cadence.due(step, time.perf_counter()):
             return NOT_NOW
-        seen = self.measure()
+        birth, self._birth = self._birth, None
+        if birth is not None and torch.equal(birth[1], self._weights()):
+            seen = birth[0]
+            self._cadence.born(step, seen.cost_s)
+        else:
+            seen = self.measure()
+            self._cadence.measured(step, seen.cost_s, time.perf_counter())
         drift = {} if seen.basin is None else self._basins.observe(seen.basin)
         regime = None
         if self._ready().full_rank:
             regime = self._regimes.observe(seen.phi, kappa=seen.kappa, drift=drift.get("drift_rolling"))
-        self._cadence.measured(step, seen.cost_s, time.perf_counter())
         return replace(seen, drift=drift, regime=regime)
 
     def spent(self) -> Spent:
@@ -248,6 +255,10 @@ class Probe:
             look.nonfinite["kappa"] = nonfinite_kind(weights) or nonfinite_kind(pairs) or "nan"
         elif look.coupling.reason is not None:
             look.reasons["kappa"] = look.coupling.reason
+
+    def _weights(self) -> torch.Tensor:
+        """A sum for each parameter: whether the model is still what it was at its birth."""
+        return torch.tensor([float(p.detach().double().sum()) for p in self._model.parameters()])
 
     def _first_batch(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.close()

@@ -470,6 +470,20 @@ def test_a_measurement_that_would_cost_too_much_is_left_out_and_counted() -> Non
     assert "1 measurements of" in spent.text()
 
 
+def test_the_birth_is_measured_once_and_again_only_if_the_model_is_another() -> None:
+    model = made(Encoder)
+    probe = Probe(model, TOKENS)
+    assert probe.spent().text() == "nothing measured yet"
+    born = probe(0)
+    assert born.phi == Probe(model, TOKENS).measure().phi
+    assert (probe.spent().birth_s, probe.spent().num_measured) == (born.cost_s, 1)
+    other = Probe(model, TOKENS)
+    with torch.no_grad():
+        model.encoder.layers[2].linear2.weight.mul_(1.5)
+    assert other(0).phi != born.phi
+    assert other.spent().birth_s == 0.0
+
+
 def test_drift_and_regime_go_on_after_a_resume() -> None:
     model = made(Encoder)
     probe = Probe(model, TOKENS, every=1, max_overhead=math.inf, rank=99)
