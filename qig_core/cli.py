@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qig_core.errors import ExitCode, MissingExtra, QigError, Refused, RunFormatError, UsageError
+from qig_core.errors import ExitCode, MissingExtra, QigError, RecordWriteError, Refused, RunFormatError, UsageError
 from qig_core.rundir.layout import RunDir, default_root, list_runs, resolve_run, split_selector
 from qig_core.rundir.printable import printable
 from qig_core.rundir.schema import ANSWERED, VERBS
@@ -184,6 +184,13 @@ def measure(
     parts: Annotated[int, typer.Option(help="Of MODEL.py: groups of units that are cut, 2 to 12.")] = 8,
     rank: Annotated[int, typer.Option(help="Of MODEL.py: coordinates of each part that are perturbed and read.")] = 4,
     length: Annotated[int, typer.Option(help="Of MODEL.py: bytes of text in each of the eight sequences.")] = 64,
+    packet: Annotated[
+        Path | None, typer.Option(metavar="FILE.json|FILE.npz", help="Write the basin down for another run to read.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json|FILE.npz", help="How far the basin is from this packet's."),
+    ] = None,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
@@ -196,12 +203,30 @@ def measure(
     is_factory = ".py:" in target
     where = None if is_factory else _run_of_checkpoint(target, runs)
     _need("torch", "train")
+    from dataclasses import replace
+
+    from qig_core.measures.packet import distance
+    from qig_core.measures.packet import load as load_packet
+    from qig_core.measures.packet import save as save_packet
     from qig_core.training import frozen
 
+    try:
+        other = None if against is None else load_packet(against)
+    except OSError as error:
+        raise UsageError(f"{str(against)!r}: {error.strerror}") from error
     if where is None:
         found = frozen.of_factory(target, texts, context=length, block=block, parts=parts, rank=rank)
     else:
         found = frozen.of_checkpoint(*where, texts)
+    if packet is not None or other is not None:
+        mine = found.packet()
+        if other is not None:
+            found = replace(found, distance_rad=distance(mine, other))
+        try:
+            if packet is not None:
+                save_packet(mine, packet)
+        except OSError as error:
+            raise RecordWriteError(f"{str(packet)!r} was not written: {error.strerror}") from error
     if json:
         print_json(found.to_dict())
     else:

@@ -9,7 +9,8 @@
     │   ├── MissingExtra                     2  an optional dependency that is not installed
     │   ├── SimplexError                     2  not a point of the probability simplex
     │   ├── DensityError                     2  not a density matrix, or not a tangent of one
-    │   └── ProbeError                       2  a probe that does not fit its model
+    │   ├── ProbeError                       2  a probe that does not fit its model
+    │   └── PacketError                      2  no basin packet, or one that is damaged or not comparable
     ├── Refused                              1  a command or a change that is not allowed now
     ├── CheckpointError                      1  a checkpoint that is absent, torn or damaged
     ├── RunLocked                           73  another writer holds the run
@@ -76,6 +77,10 @@ class DensityError(UsageError):
 
 class ProbeError(UsageError):
     """A probe that does not fit its model; the message says what was found."""
+
+
+class PacketError(UsageError):
+    """No basin packet, or one that is damaged or not comparable; the message says what and where."""
 
 
 class Refused(QigError):

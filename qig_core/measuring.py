@@ -41,6 +41,8 @@ def show_measures(found: Frozen) -> None:
         )
     rows.append(("κ kappa", kappa))
     rows.append(("basin", missing("basin") if seen.basin is None else _basin(seen.basin)))
+    if found.distance_rad is not None:
+        rows.append(("  from the packet", f"{found.distance_rad:.4g} rad (Fisher–Rao)"))
     rows += [("text", found.corpus), ("probe", f"{probe['digest'][:16]}  (equal digests are comparable)")]
     rows += [("cost", f"{1e3 * seen.cost_s:.1f} ms"), *(("note", note) for note in found.notes)]
     print_facts(rows)

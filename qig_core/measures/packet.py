@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qig_core.errors import SimplexError, UsageError
+from qig_core.errors import PacketError, SimplexError
 from qig_core.geometry.simplex import Basin, FloatArray, fisher_rao_distance
 
 FORMAT = 1
@@ -45,10 +45,6 @@ _NPY = re.compile(
 )
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 _Document = TypeVar("_Document", bound="_Facts")
-
-
-class PacketError(UsageError):
-    """No basin packet, or one that is damaged or not comparable; a ValueError whose message says what and where."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,6 +6,7 @@ Reads only. The model is one that nobody trains meanwhile.
 import difflib
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from qig_core.checkpoints.catalog import resolve
 from qig_core.checkpoints.recovery import load
 from qig_core.errors import CheckpointError, ConfigError, ProbeError, UsageError
 from qig_core.measures.measurement import Measurement
+from qig_core.measures.packet import BasinPacket
 from qig_core.measures.probe import Probe
 from qig_core.measures.regime import RegimeState, classify
 from qig_core.rundir.layout import RunDir
@@ -39,6 +41,31 @@ class Frozen:
     """The probe's facts: measures of unequal digest are not comparable."""
     corpus: str
     notes: tuple[str, ...] = ()
+    run: str = ""
+    checkpoint: str | None = None
+    step: int = 0
+    """Updates applied; 0 for a model that does not say."""
+    distance_rad: float | None = None
+    """Fisher–Rao, of the basin from that of a packet, where one was named."""
+
+    def packet(self) -> BasinPacket:
+        """The basin as another run can read it. Raises ProbeError where there is none."""
+        seen = self.seen
+        if seen.basin is None:
+            why = seen.nonfinite.get("basin") or seen.reasons.get("basin", "not measured")
+            raise ProbeError(f"{self.model} has no basin to write down: {why}")
+        return BasinPacket(
+            basin=seen.basin,
+            step=self.step,
+            phi=seen.phi,
+            kappa=seen.kappa,
+            regime=seen.regime,
+            probe_digest=self.probe["digest"],
+            run=self.run,
+            checkpoint=self.checkpoint,
+            created_t=time.time(),
+            metrics={name: value for name, value in seen.metrics().items() if value is not None},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain data."""
@@ -48,6 +75,7 @@ class Frozen:
             "probe": dict(self.probe),
             "corpus": self.corpus,
             "notes": list(self.notes),
+            "distance_rad": self.distance_rad,
         }
 
 
@@ -97,6 +125,9 @@ def of_checkpoint(run: RunDir, selector: str | None, texts: Sequence[Path]) -> F
         probe=probe.facts(),
         corpus=corpus.name,
         notes=tuple(notes),
+        run=run.id,
+        checkpoint=found.name,
+        step=found.step or 0,
     )
 
 

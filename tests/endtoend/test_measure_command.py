@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from qig_core.checkpoints.catalog import list_checkpoints
+from qig_core.measures.packet import load
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_all, read_manifest
 from qig_core.rundir.schema import Sample
@@ -77,6 +78,25 @@ def test_a_checkpoint_has_many_names(finished: Path) -> None:
     )
     assert by_path["model"] == by_name["model"] == by_step["model"]
     assert by_path["phi"] == by_name["phi"] == by_step["phi"]
+
+
+@pytest.mark.parametrize("form", ["json", "npz"])
+def test_a_basin_travels_as_a_packet_and_is_found_again(finished: Path, tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"identity.{form}"
+    assert core("measure", finished, "--packet", file).returncode == 0
+    (found,) = core_json("measure", finished, "--against", file)
+    assert found["distance_rad"] == 0.0
+    assert load(file).basin.tolist() == found["basin"]
+    assert "0 rad (Fisher–Rao)" in core("measure", finished, "--against", file).stdout
+    text = tmp_path / "text.txt"
+    text.write_text("It was a dark and stormy night. " * 400)
+    other = core("measure", finished, "--corpus", text, "--against", file)
+    assert other.returncode == 2
+    assert "probe" in other.stderr
+    file.write_bytes(b"junk")
+    assert core("measure", finished, "--against", file).returncode == 2
+    assert core("measure", finished, "--against", tmp_path / "none.json").returncode == 2
+    assert core("measure", finished, "--packet", tmp_path / "no" / "dir.json").returncode == 74
 
 
 def test_another_text_is_said_to_be_another(finished: Path, tmp_path: Path) -> None:

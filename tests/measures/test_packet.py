@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qig_core.errors import PacketError
 from qig_core.geometry.simplex import Basin, fisher_rao_distance
 from qig_core.measures.packet import (
     FORMAT,
     MAX_BYTES,
     BasinPacket,
-    PacketError,
     digest,
     distance,
     from_json,
