@@ -16,7 +16,6 @@ for _library in ("OMP", "OPENBLAS", "MKL"):  # read when the libraries are loade
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 
 import argparse  # noqa: E402
-import json  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
@@ -40,8 +39,8 @@ from racing import (  # noqa: E402
     Rival,
     Row,
     compare,
+    into_readme,
     machine,
-    markdown,
     show,
     write,
 )
@@ -53,8 +52,6 @@ from qig_core.geometry.fisher import SparseFisherMetric, qfi_matrix  # noqa: E40
 from qig_core.geometry.qfi_cache import CachedQFI  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "geometry.json"
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- geometry -->", "<!-- /geometry -->"
 SEED = 20260101
 SIZE = 64  # of a basin
 GRADIENT_RAD = 1e-12
@@ -298,14 +295,6 @@ def cases() -> list[Case]:
     return found
 
 
-def into_readme() -> None:
-    """Replace the table in README.md by that of the last whole run."""
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    table = markdown(json.loads(RESULTS.read_text(encoding="utf-8")))
-    README.write_text(f"{before}{BEGIN}\n{table}{END}{after}", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="every row with few repeats, under two minutes")
@@ -318,7 +307,7 @@ def main() -> int:
     parser.add_argument("--readme", action="store_true", help="measure nothing: put the last whole run into README.md")
     given = parser.parse_args()
     if given.readme:
-        into_readme()
+        into_readme("geometry", RESULTS)
         return 0
     torch.set_num_threads(1)
     wide = Console() if sys.stdout.isatty() else Console(width=160)

@@ -1,6 +1,6 @@
 """What the measures cost: phi, the Jacobian, kappa, total correlation, and a probe beside two training runs.
 
-    python benchmarks/measures.py [--only TEXT] [--gpt2-steps N] [--json FILE]
+    python benchmarks/measures.py [--only TEXT] [--gpt2-steps N] [--json FILE] [--readme]
 
 Ours and what it is held against take turns in one process, one thread, least processor time a call. The overhead rows
 time every step of a real run and every measurement in it, wall clock, all threads: seconds of measuring per second of
@@ -25,7 +25,7 @@ settle()
 
 import numpy as np  # noqa: E402  # settle() speaks to libraries that read their settings when they are loaded
 import torch  # noqa: E402
-from racing import FULL, MISSED, OURS, Row, machine, race, seconds_text, write  # noqa: E402
+from racing import FULL, MISSED, OURS, Row, into_readme, machine, race, seconds_text, write  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from scipy.linalg import cholesky  # noqa: E402
@@ -322,7 +322,11 @@ def main() -> int:
     parser.add_argument("--only", metavar="TEXT", default="", help="groups whose name contains it")
     parser.add_argument("--gpt2-steps", type=int, default=100, help="training steps of the 124M model, about 3 s each")
     parser.add_argument("--json", type=Path, help=f"where to write the rows; default for a whole run: {RESULTS.name}")
+    parser.add_argument("--readme", action="store_true", help="measure nothing: put the last whole run into README.md")
     given = parser.parse_args()
+    if given.readme:
+        into_readme("measures", RESULTS)
+        return 0
     console = Console() if sys.stdout.isatty() else Console(width=160)
     facts = machine()
     for name, value in facts.items():

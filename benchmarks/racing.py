@@ -226,6 +226,15 @@ def markdown(facts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def into_readme(name: str, results: Path) -> None:
+    """Replace the table between README.md's markers of this name by that of the last whole run."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    readme = Path(__file__).parents[1] / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(begin)
+    table = markdown(json.loads(results.read_text(encoding="utf-8")))
+    readme.write_text(f"{before}{begin}\n{table}{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on, taken before the first row."""
     cpus = Path("/proc/cpuinfo")

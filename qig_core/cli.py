@@ -4,12 +4,13 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from qig_core.errors import ExitCode, MissingExtra, QigError, RecordWriteError, Refused, RunFormatError, UsageError
+from qig_core.errors import ExitCode, MissingExtra, QigError, Refused, RunFormatError, UsageError
 from qig_core.rundir.layout import RunDir, default_root, list_runs, resolve_run, split_selector
 from qig_core.rundir.printable import printable
 from qig_core.rundir.schema import ANSWERED, VERBS
@@ -200,41 +201,16 @@ def measure(
         raise UsageError(f"unexpected argument {context.args[0]!r}; did you mean --corpus {context.args[0]!r}?")
     if not 2 <= parts <= 12 or rank < 1 or length < 2:
         raise UsageError(f"--parts {parts} must lie in 2 .. 12, --rank {rank} above 0 and --length {length} above 1")
-    is_factory = ".py:" in target
-    where = None if is_factory else _run_of_checkpoint(target, runs)
+    where = None if ".py:" in target else _run_of_checkpoint(target, runs)
     _need("torch", "train")
-    from dataclasses import replace
+    from qig_core.measuring import run_measure
+    from qig_core.training.frozen import of_checkpoint, of_factory
 
-    from qig_core.measures.packet import distance
-    from qig_core.measures.packet import load as load_packet
-    from qig_core.measures.packet import save as save_packet
-    from qig_core.training import frozen
-
-    try:
-        other = None if against is None else load_packet(against)
-    except OSError as error:
-        raise UsageError(f"{str(against)!r}: {error.strerror}") from error
     if where is None:
-        found = frozen.of_factory(target, texts, context=length, block=block, parts=parts, rank=rank)
+        look = partial(of_factory, target, texts, context=length, block=block, parts=parts, rank=rank)
     else:
-        found = frozen.of_checkpoint(*where, texts)
-    if packet is not None or other is not None:
-        mine = found.packet()
-        if other is not None:
-            found = replace(found, distance_rad=distance(mine, other))
-        try:
-            if packet is not None:
-                save_packet(mine, packet)
-        except OSError as error:
-            raise RecordWriteError(f"{str(packet)!r} was not written: {error.strerror}") from error
-    if json:
-        print_json(found.to_dict())
-    else:
-        from qig_core.measuring import show_measures
-
-        show_measures(found)
-    if found.seen.nonfinite:
-        raise typer.Exit(ExitCode.FOUND_BAD)
+        look = partial(of_checkpoint, *where, texts)
+    raise typer.Exit(run_measure(look, packet=packet, against=against, json=json))
 
 
 def _run_of_checkpoint(text: str, runs: Path | None) -> tuple[RunDir, str | None]:

@@ -1,14 +1,48 @@
-"""What `qig-core measure` prints for people. Computes nothing."""
+"""What `qig-core measure` writes and prints. Computes nothing but a distance."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from qig_core.errors import ExitCode, RecordWriteError, UsageError
 from qig_core.geometry.simplex import FloatArray
 from qig_core.measures.coupling import KappaResult
 from qig_core.measures.integration import PhiResult
-from qig_core.terminal import print_facts, print_table
+from qig_core.measures.packet import distance, load, save
+from qig_core.terminal import print_facts, print_json, print_table
 from qig_core.training.frozen import Frozen
 
 _LARGEST = 5
+
+
+def run_measure(look: Callable[[], Frozen], *, packet: Path | None, against: Path | None, json: bool) -> ExitCode:
+    """Look, compare with the packet `against`, write the packet, and show what was found.
+
+    Returns:
+        FOUND_BAD where the model is broken.
+
+    Raises:
+        PacketError, UsageError: `against` is no packet, or is not comparable. RecordWriteError: `packet` was refused.
+    """
+    try:
+        other = None if against is None else load(against)
+    except OSError as error:
+        raise UsageError(f"{str(against)!r}: {error.strerror}") from error
+    found = look()
+    if other is not None:
+        found = replace(found, distance_rad=distance(found.packet(), other))
+    if packet is not None:
+        try:
+            save(found.packet(), packet)
+        except OSError as error:
+            raise RecordWriteError(f"{str(packet)!r} was not written: {error.strerror}") from error
+    if json:
+        print_json(found.to_dict())
+    else:
+        show_measures(found)
+    return ExitCode.FOUND_BAD if found.seen.nonfinite else ExitCode.OK
 
 
 def show_measures(found: Frozen) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from racing import markdown
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,8 @@ def test_the_snippet_prints_what_its_comments_say() -> None:
     assert 1e-9 < float(angle) < 1e-8
 
 
-def test_the_table_is_that_of_the_last_whole_run() -> None:
-    facts = json.loads((ROOT / "benchmarks" / "results" / "geometry.json").read_text(encoding="utf-8"))
-    assert not facts["quick"]
-    assert f"<!-- geometry -->\n{markdown(facts)}<!-- /geometry -->" in README
+@pytest.mark.parametrize("name", ["geometry", "measures"])
+def test_the_tables_are_those_of_the_last_whole_runs(name: str) -> None:
+    facts = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    assert not facts.get("quick")
+    assert f"<!-- {name} -->\n{markdown(facts)}<!-- /{name} -->" in README
