@@ -47,7 +47,7 @@ def independent_parts(draws: int) -> dict[str, Any]:
         "system": f"8 independent parts, units in any order ({draws} draws)",
         "known": "phi = 0",
         "found": f"largest phi {largest:g}",
-        "right": largest == 0.0,
+        "right": bool(largest == 0.0),
     }
 
 
@@ -63,7 +63,7 @@ def two_units() -> dict[str, Any]:
         "system": "two units, b one way and c the other (41 x 41 pairs)",
         "known": "phi² = 1 − 1/((1 + b²/ε²)(1 + c²/ε²))",
         "found": f"largest error of phi² {worst:.1e}",
-        "right": worst < 1e-12,
+        "right": bool(worst < 1e-12),
     }
 
 
@@ -83,7 +83,7 @@ def ring() -> dict[str, Any]:
         "system": f"a ring of 8 units, g = {', '.join(f'{gain:g}' for gain in gains)}",
         "known": "phi = sqrt(1 − (1 + g²/ε²)^−½), rising",
         "found": f"{', '.join(f'{score:.3f}' for score in scores)}; largest error {worst:.1e}",
-        "right": worst < 1e-9 and rising,
+        "right": bool(worst < 1e-9 and rising),
     }
 
 
@@ -101,7 +101,7 @@ def hidden_cut(draws: int) -> dict[str, Any]:
         "system": f"a weak cut hidden under a permutation of 8 parts ({draws} draws)",
         "known": "the cut",
         "found": f"found in {hits} of {draws}",
-        "right": hits == draws,
+        "right": bool(hits == draws),
     }
 
 
@@ -124,7 +124,7 @@ def lower_bound(draws: int) -> dict[str, Any]:
         "system": f"Φ_G beside Φ of the same cut ({draws} maps)",
         "known": "Φ_G ≤ Φ; equal where σ₁σ₁ ≤ ε²",
         "found": f"Φ_G/Φ from {low:.3f} to 1; largest error where equal {worst:.1e}",
-        "right": worst < 1e-9,
+        "right": bool(worst < 1e-9),
     }
 
 
@@ -163,7 +163,7 @@ def kappa_curve(repeats: int) -> list[dict[str, Any]]:
                 "std": float(np.std(values, ddof=1)),
                 "std_error": float(np.mean(errors)),
                 "inside": float(inside),
-                "right": exact_error < 1e-6,
+                "right": bool(exact_error < 1e-6),
             }
         )
     return rows

@@ -69,6 +69,13 @@ class Batch:
         self.lengths: Tensor | None = mask.sum(dim=1).cpu() if isinstance(mask, Tensor) and mask.ndim == 2 else None
         """[8], tokens that are not padding; None where nothing is said."""
 
+    def to(self, device: torch.device) -> None:
+        """Move every tensor to where the model is."""
+        self.args = tuple(value.to(device) if isinstance(value, Tensor) else value for value in self.args)
+        self.kwargs = {
+            name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.kwargs.items()
+        }
+
 
 def _arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(given, Mapping):
@@ -91,6 +98,8 @@ class Subject:
 
     def __init__(self, model: nn.Module, batch: Batch, *, block: str, parts: int, rank: int, seed: int) -> None:
         self.model, self.batch = model, batch
+        if (weight := next(model.parameters(), None)) is not None:
+            batch.to(weight.device)
         self._time_first = is_time_first(model)
         if "use_cache" in inspect.signature(model.forward).parameters and "use_cache" not in batch.kwargs:
             batch.kwargs["use_cache"] = False  # a cache would remember the first call when the block is called again

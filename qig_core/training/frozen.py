@@ -152,9 +152,6 @@ def of_factory(target: str, texts: Sequence[Path], *, context: int, block: str, 
         name, batch = corpus.name, torch.from_numpy(probe_batch(corpus.heldout, context=context))
     elif texts:
         raise UsageError(f"{target!r} gives a batch of its own: leave --corpus out")
-    device = next((p.device for p in model.parameters()), None)
-    if isinstance(batch, torch.Tensor) and device is not None:
-        batch = batch.to(device)
     try:
         probe = Probe(model, batch, block=block, parts=parts, rank=rank)
         seen = probe.measure(every_pass=True)

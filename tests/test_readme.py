@@ -1,4 +1,4 @@
-"""What the README says of the geometry: its snippet runs, its table is that of the last benchmark."""
+"""What the documents say: a snippet that runs, tables that are those of the last benchmarks."""
 
 import json
 import re
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from racing import markdown
+from validation import tables
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -20,6 +21,14 @@ def test_the_snippet_prints_what_its_comments_say() -> None:
     assert f"{float(distance):.1e}" == "2.9e-09"
     assert qfi.endswith("(2, 2)")
     assert 1e-9 < float(angle) < 1e-8
+
+
+def test_the_validation_is_that_of_the_last_run() -> None:
+    facts = json.loads((ROOT / "benchmarks" / "results" / "validation.json").read_text(encoding="utf-8"))
+    document = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8")
+    for name, table in tables(facts).items():
+        assert f"<!-- {name} -->\n{table}<!-- /{name} -->" in document
+    assert all(row["right"] for row in (*facts["known"], *facts["kappa"]))
 
 
 @pytest.mark.parametrize("name", ["geometry", "measures"])
