@@ -44,7 +44,8 @@ class PhiResult:
     spread_nats: float
     """Their standard deviation (0 for one position)."""
     share: float | None
-    """Φ_G/Φ of the cut, each averaged over positions, in [0, 1]: see geometric_integration. None where Φ is 0."""
+    """Φ_G/Φ of the cut, each averaged over positions, in [0, 1]: see geometric_integration. None where Φ is 0, or where
+    it was not asked for."""
     num_parts: int
     dim_state: int
     noise: float
@@ -52,7 +53,7 @@ class PhiResult:
 
 
 def effective_information(
-    a: ArrayLike, parts: Sequence[Sequence[int]], noise: float = 0.1, *, threads: int = 1
+    a: ArrayLike, parts: Sequence[Sequence[int]], noise: float = 0.1, *, share: bool = True, threads: int = 1
 ) -> PhiResult:
     """Effective information across the cut that carries least of it, for y = A x + noise, x ~ N(0, 1).
 
@@ -63,6 +64,7 @@ def effective_information(
         a: [d, d] or [P, d, d], relative maps J · rms(x)/rms(y): a[i, j] is what unit j sends to unit i.
         parts: M ≥ 2 disjoint groups of units that cover 0 .. d−1.
         noise: ε > 0, output noise relative to the output.
+        share: whether to compute Φ_G of the cut too, for a tenth of the time.
         threads: among which the positions are shared out; the result is the same.
 
     Returns:
@@ -108,7 +110,9 @@ def effective_information(
                 known = np.concatenate([known, near[tried]])
                 gains = np.concatenate([gains, (terms.mean(axis=0)[:, None, :] @ holds[small])[:, 0]])
 
-        geometric, whole = _geometric(scaled, _units_of(best.near, units), _units_of(best.far, units), pool)
+        geometric = whole = 0.0
+        if share and least > 0.0:
+            geometric, whole = _geometric(scaled, _units_of(best.near, units), _units_of(best.far, units), pool)
     return PhiResult(
         score=math.sqrt(-math.expm1(-2.0 * least)),
         nats=float(per_position.mean()),
@@ -116,7 +120,7 @@ def effective_information(
         cut=tuple(sorted(best.near if 0 in best.far else best.far)),
         per_position_nats=tuple(per_position.tolist()),
         spread_nats=float(per_position.std(ddof=1)) if num_positions > 1 else 0.0,
-        share=min(geometric / whole, 1.0) if least > 0.0 and whole > 0.0 else None,
+        share=min(geometric / whole, 1.0) if whole > 0.0 else None,
         num_parts=len(units),
         dim_state=dim_state,
         noise=noise,

@@ -15,6 +15,7 @@ they were. No collective operation either: on one rank or on all.
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -34,9 +35,10 @@ from qig_core.measures.measurement import NOT_NOW, Measurement
 from qig_core.measures.regime import RegimeTracker
 from qig_core.measures.subject import Batch, Subject
 from qig_core.measures.transition import Mode, equal_parts, nonfinite_kind
-from qig_core.measures.undisturbed import inside, undisturbed, without_compiler
+from qig_core.measures.undisturbed import inside, one_thread, undisturbed, without_compiler
 
 _ROWS_A_SEQUENCE = 64  # queries of one sequence that kappa is fitted on
+_MANY_NUMBERS = 1 << 22  # in one operation of a Jacobian: from here on several threads gain more than they cost
 _ALL = ("phi", "phi_nats", "kappa", "basin")
 
 
@@ -181,9 +183,12 @@ class Probe:
         """
         begun = time.perf_counter()
         subject, look = self._ready(), _Look()
-        with undisturbed(self._model):
+        with undisturbed(self._model), ExitStack() as stack:
+            threads = torch.get_num_threads()
+            if subject.work < _MANY_NUMBERS:
+                stack.enter_context(one_thread())
             try:
-                self._measure(subject, look, every_pass)
+                self._measure(subject, look, every_pass, threads)
             except torch.OutOfMemoryError:
                 look.reasons |= dict.fromkeys(_ALL, "out of memory")
         return Measurement(
@@ -198,7 +203,7 @@ class Probe:
             cost_s=time.perf_counter() - begun,
         )
 
-    def _measure(self, subject: Subject, look: _Look, every_pass: bool) -> None:
+    def _measure(self, subject: Subject, look: _Look, every_pass: bool, threads: int) -> None:
         with captured(subject.block) as calls:
             subject.run()
         if not calls or calls[-1].y is None:
@@ -209,7 +214,7 @@ class Probe:
             reason = f"{subject.name} called again with its own inputs answers otherwise"
             look.reasons |= dict.fromkeys(("phi", "phi_nats"), reason)
         else:
-            self._integration(subject, calls if every_pass else calls[-1:], look)
+            self._integration(subject, calls if every_pass else calls[-1:], look, threads)
         self._coupling(subject, attention, look)
         pooled = subject.pooled(calls[-1].y).cpu()
         if (kind := nonfinite_kind(pooled)) is None:
@@ -221,7 +226,7 @@ class Probe:
                 subject.run()
             look.broken_at = next(iter(broken), None)
 
-    def _integration(self, subject: Subject, calls: list[Call], look: _Look) -> None:
+    def _integration(self, subject: Subject, calls: list[Call], look: _Look, threads: int) -> None:
         for call in calls:
             try:
                 found = subject.transition(call)
@@ -236,7 +241,7 @@ class Probe:
                 look.nonfinite |= {"phi": kind, "phi_nats": kind}
                 return
             parts = equal_parts(maps.shape[1], self._parts)
-            look.phi.append(effective_information(maps.numpy(), parts, self._noise, threads=torch.get_num_threads()))
+            look.phi.append(effective_information(maps.numpy(), parts, self._noise, threads=threads))
 
     def _coupling(self, subject: Subject, attention: Attention | None, look: _Look) -> None:
         if attention is None:

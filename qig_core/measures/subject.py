@@ -1,6 +1,7 @@
 """A model, its block and the one batch it is measured on. torch; what the measures make of it is not said here."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, cast
@@ -124,6 +125,8 @@ class Subject:
         """[R, width in], what is perturbed."""
         self.readings = part_coordinates(widths[1], parts, size, seed)
         """[R, width out], what is read."""
+        self.work = math.prod(shape.x) * len(self.directions)
+        """Numbers in one operation of a Jacobian, about."""
         self.full_rank = all(size * parts == width for width in widths)
         """Whether that is all there is."""
         self.basin_readout: FloatArray = readout(widths[1], seed=seed)

@@ -4,6 +4,8 @@ Changes nothing: not the model, not its mode, no random state. A measurement is 
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import blake3
@@ -17,6 +19,7 @@ from qig_core.measures.coupling import KappaResult, kappa_eff
 from qig_core.measures.integration import PhiResult, effective_information
 from qig_core.measures.measurement import Measurement, spread_positions
 from qig_core.measures.transition import nonfinite_kind
+from qig_core.measures.undisturbed import one_thread
 from qig_core.training.config import KernelConfig
 from qig_core.training.kernel import BlockWeights, Kernel, Observation, half_norm
 from qig_core.training.kernel_jacobian import pass_jacobians
@@ -85,7 +88,7 @@ class KernelProbe:
         """Measure `kernel` as it is. A broken model is a value, not an exception: see Measurement.nonfinite.
 
         Args:
-            every_pass: fill Measurement.per_pass too, for one more Jacobian and one more phi a pass.
+            every_pass: fill Measurement.per_pass and PhiResult.share too, for one more Jacobian and phi a pass.
         """
         if kernel.config.parts != self._config.parts or kernel.config.vocab < self._config.vocab:
             raise ValueError("this probe was made for a kernel of another shape")
@@ -93,12 +96,19 @@ class KernelProbe:
         was_training = kernel.training
         kernel.eval()
         try:
-            seen = kernel.observe(self._tokens.to(kernel.embedding.device))
-            weights = kernel.block_weights()
+            with one_thread() as threads:
+                found = self._look(kernel, threads, every_pass)
         finally:
             kernel.train(was_training)
+        return replace(found, cost_s=time.perf_counter() - begun)
+
+    def _look(self, kernel: Kernel, threads: int, every_pass: bool) -> Measurement:
+        tokens, weights = self._tokens.to(kernel.embedding.device), kernel.block_weights()
+        num_shards = min(threads, len(tokens)) if tokens.device.type == "cpu" else 1
+        with ThreadPoolExecutor(num_shards) as pool:
+            seen = _joined(list(pool.map(kernel.observe, tokens.tensor_split(num_shards))))
         maps = [self._relative(one, weights) for one in (seen if every_pass else seen[-1:])]
-        phis = [self._phi(one) for one in maps]
+        phis = [self._phi(one, threads, share=every_pass) for one in maps]
         coupling = self._kappa(seen[-1], weights)
 
         nonfinite: dict[str, str] = {}
@@ -125,7 +135,7 @@ class KernelProbe:
             nonfinite=nonfinite,
             reasons=reasons,
             per_pass=scores if every_pass and len(scores) == len(seen) else (),
-            cost_s=time.perf_counter() - begun,
+            cost_s=0.0,
         )
 
     def _relative(self, seen: Observation, weights: BlockWeights) -> torch.Tensor:
@@ -133,11 +143,11 @@ class KernelProbe:
         jacobian, rms_x, rms_y = pass_jacobians(seen, self._positions.to(seen.state.device), weights)
         return (jacobian.double() * (rms_x.double() / rms_y.double())[:, None, None]).cpu()
 
-    def _phi(self, relative: torch.Tensor) -> PhiResult | None:
+    def _phi(self, relative: torch.Tensor, threads: int, *, share: bool) -> PhiResult | None:
         """None where the map is broken."""
         if nonfinite_kind(relative) is not None:
             return None
-        return effective_information(relative.numpy(), self._config.parts, self._noise, threads=torch.get_num_threads())
+        return effective_information(relative.numpy(), self._config.parts, self._noise, share=share, threads=threads)
 
     def _kappa(self, seen: Observation, weights: BlockWeights) -> KappaResult:
         # The model's own kappa is where the fit should end, so it starts there.
@@ -145,6 +155,13 @@ class KernelProbe:
         return kappa_eff(
             _rows(seen.attention), _rows(seen.distances), mask=self._causal, clusters=self._clusters, warm=own
         )
+
+
+def _joined(shards: list[tuple[Observation, ...]]) -> tuple[Observation, ...]:
+    """The passes of sequences that were looked at in shards."""
+    if len(shards) == 1:
+        return shards[0]
+    return tuple(Observation(*map(torch.cat, zip(*parts, strict=True))) for parts in zip(*shards, strict=True))
 
 
 def _rows(maps: torch.Tensor) -> torch.Tensor:

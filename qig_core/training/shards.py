@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from qig_core.measures.undisturbed import one_thread
+
 MIN_TOKENS = 512
 """A shard with fewer gains less than a thread costs."""
 
@@ -54,16 +56,12 @@ class ShardedGradients:
             loss = mean_loss(rows) * (len(rows) / len(tokens))
             return _Part(loss.detach(), torch.autograd.grad(loss, parameters))
 
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # of this thread, of those that begin now, and of the BLAS for all
-        try:
+        with one_thread():
             others = [self._pool.submit(part, rows) for rows in shards[1:]]
             try:
                 loss, gradients = part(shards[0])
             finally:
                 wait(others)
-        finally:
-            torch.set_num_threads(threads)
         for found in [other.result() for other in others]:
             loss += found.loss
             torch._foreach_add_(gradients, found.gradients)
