@@ -8,7 +8,7 @@ means (a fused kernel of one's own, an einsum) is not seen, and then there is no
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,12 +41,15 @@ class Attention:
         if length <= most:
             return self
         kept = torch.linspace(0, length - 1, most, device=self.weights.device).round().long()
-        return Attention(
-            query=self.query[:, :, kept],
-            key=self.key,
-            weights=self.weights[:, :, kept],
-            allowed=self.allowed[:, :, kept],
-        )
+        query, weights, allowed = (each[:, :, kept] for each in (self.query, self.weights, self.allowed))
+        return replace(self, query=query, weights=weights, allowed=allowed)
+
+    def among(self, real: Tensor) -> "Attention":
+        """Without the queries of positions that are padding; real: [B, T] bool."""
+        real = real.to(self.allowed.device)
+        if bool(real.all()) or real.shape != self.allowed[:, 0, :, 0].shape:
+            return self
+        return replace(self, allowed=self.allowed & real[:, None, :, None])
 
     def distances(self, temperature: float = 1.0) -> Tensor:
         """d_ij = 2 arccos Σ_k sqrt(p_ik q_jk), p_i = softmax(query_i/τ), q_j = softmax(key_j/τ): [B, H, T, T'], rad.

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from qig_core.errors import SimplexError
 from qig_core.geometry.simplex import Basin, FloatArray, fisher_rao_distance, frechet_mean, log, normalise
 
 BASIN_SIZE = 64
@@ -139,6 +140,9 @@ class BasinTracker:
         Raises:
             SimplexError: a point off the simplex; the tracker is as it was.
         """
+        basin = Basin(np.array(basin, dtype=np.float64))  # a copy: the caller may use its buffer again
+        if basin.ndim != 1:
+            raise SimplexError(f"a basin is [K], not {basin.shape}")
         birth = basin if self._birth is None else self._birth
         drift = {"drift_birth": float(fisher_rao_distance(basin, birth))}
         if self._window:

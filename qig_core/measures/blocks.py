@@ -1,7 +1,7 @@
 """Which module of a foreign model is its block, and where in its tensors a position is. torch; runs no model itself."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -180,9 +180,9 @@ def first_nonfinite(model: nn.Module) -> Iterator[list[str]]:
 
 
 def named_block(model: nn.Module, name: str) -> nn.Module:
-    """The module of this name. Raises ProbeError with the nearest names where there is none."""
+    """The module of this name, the model for "". Raises ProbeError with the nearest names where there is none."""
     modules: dict[str, nn.Module] = dict(model.named_modules())
-    if name in modules and name:
+    if name in modules:
         return modules[name]
     known = [each for each in modules if each]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or [
@@ -193,44 +193,45 @@ def named_block(model: nn.Module, name: str) -> nn.Module:
     raise ProbeError(f"the model has no module {name!r}; {hint}")
 
 
-def chosen_block(model: nn.Module, shapes: Mapping[str, Shape], fits: Any) -> str:
-    """The name of the block that `auto` means.
+def chosen_block(model: nn.Module, shapes: Mapping[str, Shape], fits: Callable[[Shape], bool]) -> str:
+    """The name of the block that `auto` means, "" for the model itself.
 
     The largest module that is called at least three times in one forward pass (a recurrent block); else the last of the
-    longest row of alike modules (the layers of a transformer); else the last recurrent layer; else the largest module
-    that maps a state to a state of the same width, then of any width. Size is parameters of one's own; `fits(shape)`
-    says whether a module's input and output are states.
+    longest row of alike modules that are built of others (the layers of a transformer); else the last recurrent layer;
+    else the largest module that keeps the width of a state, the last of equals. Size is parameters.
+
+    Args:
+        fits: whether what goes into and comes out of a module are states.
 
     Raises:
-        ProbeError: no module maps a state to a state.
+        ProbeError: none of these; the message names the modules that map a state to one of another width.
     """
     modules = dict(model.named_modules())
-    states = [name for name, shape in shapes.items() if name and shape.x and shape.y and fits(shape)]
+    states = [name for name, shape in shapes.items() if fits(shape)]
     size = {name: sum(p.numel() for p in modules[name].parameters()) for name in states}
+    same = [name for name in states if size[name] and shapes[name].x == shapes[name].y]
 
     def largest(names: list[str]) -> str:
-        return max(names, key=lambda name: size[name])
+        return max(reversed(names), key=lambda name: size[name])
 
-    recurrent = [name for name in states if shapes[name].calls >= RECURRENT and shapes[name].x == shapes[name].y]
+    recurrent = [name for name in same if shapes[name].calls >= RECURRENT]
     if recurrent:
         return largest(recurrent)
     rows: dict[tuple[str, type], list[str]] = {}
-    for name in states:
+    for name in filter(None, same):
         parent = name.rpartition(".")[0]
-        if shapes[name].x == shapes[name].y and isinstance(modules[parent], nn.ModuleList | nn.Sequential):
+        if isinstance(modules[parent], nn.ModuleList | nn.Sequential) and any(True for _ in modules[name].children()):
             rows.setdefault((parent, type(modules[name])), []).append(name)
-    # Two alike are a row only where they are built of something: not two activations.
-    alike = [row for row in rows.values() if len(row) >= 2 and any(True for _ in modules[row[0]].children())]
+    alike = [row for row in rows.values() if len(row) >= 2]
     if alike:
         return max(alike, key=lambda row: (len(row), size[row[-1]]))[-1]
     layers = [name for name in states if isinstance(modules[name], nn.RNNBase)]
     if layers:
         return layers[-1]
-    same = [name for name in states if size[name] and shapes[name].x == shapes[name].y]
-    some = same or [name for name in states if size[name]]
-    if not some:
+    if not same:
+        others = ", ".join(name for name in states if name and size[name])
         raise ProbeError(
-            "no module of this model maps a state to a state, (batch, position, feature) or (batch, feature); name one "
-            "with block="
+            "no module of this model takes a state, (batch, position, feature) or (batch, feature) with a feature for "
+            f"each part, and gives one of that width; {f'name one of {others}' if others else 'none can be named'}"
         )
-    return largest(some)
+    return largest(same)

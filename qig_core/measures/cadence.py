@@ -19,19 +19,20 @@ class Spent:
     max_overhead: float
     last_cost_s: float | None
     birth_s: float
-    """What the first measurement cost where it was made before the first step: it is in no share."""
+    """What the first measurement cost where it was made before the first step; it is in the share."""
 
     def text(self) -> str:
         """One line for people."""
         if self.last_cost_s is None:
             return "nothing measured yet"
+        took = f"of {1e3 * self.last_cost_s:.3g} ms"
+        count = f"1 measurement {took}" if self.num_measured == 1 else f"{self.num_measured} measurements {took}"
         if self.overhead is None:
-            return f"1 measurement, of {1e3 * self.last_cost_s:.3g} ms"
+            return count
         often = "" if self.actual_every is None else f", every {self.actual_every:.3g} steps (asked: {self.every})"
-        return (
-            f"{self.num_measured} measurements of {1e3 * self.last_cost_s:.3g} ms{often}: {100 * self.overhead:.2f} % "
-            f"of the time, limit {100 * self.max_overhead:.3g} %"
-        )
+        if self.actual_every is None and self.num_skipped:
+            often = f", {self.num_skipped} turns left out"
+        return f"{count}{often}: {100 * self.overhead:.2f} % of the time, limit {100 * self.max_overhead:.3g} %"
 
 
 class Cadence:
@@ -39,7 +40,7 @@ class Cadence:
 
     A turn comes every `every` steps. It is taken when, with one more measurement of the last one's cost, all of them
     together would stay within `max_overhead` of the time that was spent on everything else since the first step. The
-    first turn is always taken, so that a run has its birth: for nothing where it was measured before (`born`).
+    first turn is always taken, so that a run has its birth, and paid for before the second.
     """
 
     def __init__(self, every: int, max_overhead: float) -> None:
@@ -71,7 +72,7 @@ class Cadence:
 
     def born(self, step: int, cost_s: float) -> None:
         """The first turn is that of a measurement made before the loop began."""
-        self._birth = self._last_cost = cost_s
+        self._birth = self._last_cost = self._cost = cost_s
         self._measured, self._steps = 1, [step]
 
     def measured(self, step: int, cost_s: float, now_s: float) -> None:
@@ -101,4 +102,4 @@ class Cadence:
 
     def _rest(self) -> float:
         """Seconds since the first step that were not spent measuring."""
-        return 0.0 if self._begun is None else self._now - self._begun - self._cost
+        return 0.0 if self._begun is None else self._now - self._begun - (self._cost - self._birth)

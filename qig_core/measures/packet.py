@@ -179,7 +179,7 @@ def distance(a: BasinPacket, b: BasinPacket, *, across_probes: bool = False) -> 
     for name in () if across_probes else ("kind", "probe_digest"):
         one, other = getattr(a, name), getattr(b, name)
         if one != other:
-            raise PacketError(f"{name} differs: {one!r} and {other!r}; pass across_probes=True to measure all the same")
+            raise PacketError(f"{name} differs: {one!r} and {other!r}: their distance would mean nothing")
     return float(fisher_rao_distance(a.basin, b.basin))
 
 

@@ -13,6 +13,7 @@ is looked at, in a forward pass of the probe's own; its mode, buffers, gradients
 they were. No collective operation either: on one rank or on all.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -39,6 +40,7 @@ from qig_core.measures.undisturbed import inside, one_thread, undisturbed, witho
 
 _ROWS_A_SEQUENCE = 64  # queries of one sequence that kappa is fitted on
 _MANY_NUMBERS = 1 << 22  # in one operation of a Jacobian: from here on several threads gain more than they cost
+_COLD_S = 1.0
 _ALL = ("phi", "phi_nats", "kappa", "basin")
 
 
@@ -55,6 +57,13 @@ class _Look:
     broken_at: str | None = None
 
 
+def _name_of(block: nn.Module, model: nn.Module) -> str:
+    names: list[str] = [name for name, module in model.named_modules() if module is block]
+    if names:
+        return names[0]
+    raise ProbeError(f"the block, a {type(block).__name__}, is not a module of this model")
+
+
 class Probe:
     """Measures `model` on one fixed batch. A context manager; `probe(step)` in the loop, `measure()` at any time.
 
@@ -64,7 +73,8 @@ class Probe:
             keyword arguments; the first eight sequences are used, fewer are repeated. None takes the first batch that
             the model is called with, and facts() says so. With a batch the model is measured here already: the first
             step has that measurement for nothing, if the model is still what it was.
-        block: the module whose transition is measured: a name, or "auto" (`blocks.chosen_block` says which that is).
+        block: the module whose transition is measured: itself, its name, or "auto" (`blocks.chosen_block` says which
+            that is).
         parts: groups of neighbouring units that are cut, 2 .. 12.
         rank: coordinates of each part that are perturbed and read; a number as large as a part means all of them.
         every: steps between measurements. max_overhead: the share of the loop's time that they may cost together;
@@ -82,7 +92,7 @@ class Probe:
         model: nn.Module,
         batch: Any = None,
         *,
-        block: str = "auto",
+        block: str | nn.Module = "auto",
         parts: int = 8,
         rank: int = 4,
         every: int = 10,
@@ -92,10 +102,22 @@ class Probe:
         seed: int = 0,
         batch_dim: int = 0,
     ) -> None:
-        if not 2 <= parts <= MAX_PARTS or rank < 1:
-            raise ProbeError(f"parts is {parts} and rank {rank}: 2 to {MAX_PARTS} parts of rank 1 or more")
+        if not isinstance(model, nn.Module):
+            raise ProbeError(f"a probe is put on a torch module, not on {type(model).__name__}")
+        for name, value, least in (("parts", parts, 2), ("rank", rank, 1), ("every", every, 1)):
+            if not isinstance(value, int) or value < least:
+                raise ProbeError(f"{name} is {value!r}: it must be a whole number, at least {least}")
+        if parts > MAX_PARTS:
+            raise ProbeError(f"parts is {parts}: at most {MAX_PARTS} can be cut")
+        for name, number in (("noise", noise), ("temperature", temperature)):
+            if not 0.0 < number < math.inf:
+                raise ProbeError(f"{name} is {number}: it must be positive and finite")
+        if not (0.0 < max_overhead <= 1.0 or max_overhead == math.inf):
+            raise ProbeError(f"max_overhead is {max_overhead}: a share in (0, 1], or math.inf for no limit")
         self._model = inside(model)
-        if block != "auto":
+        if isinstance(block, nn.Module):
+            block = _name_of(block, self._model)
+        elif block != "auto":
             named_block(self._model, block)
         self._block, self._parts, self._rank, self._seed = block, parts, rank, seed
         self._noise, self._temperature, self._batch_dim = noise, temperature, batch_dim
@@ -109,7 +131,10 @@ class Probe:
         self._birth: tuple[Measurement, torch.Tensor] | None = None
         if batch is not None:
             self._batch = Batch(batch, batch_dim)
-            self._birth = self.measure(), self._weights()
+            birth = self.measure()
+            if birth.cost_s < _COLD_S:  # much of that was libraries at their first call
+                birth = self.measure()
+            self._birth = birth, self._weights()
         else:
             self._source = "the first that the model was called with"
             self._handle = model.register_forward_pre_hook(without_compiler(self._first_batch), with_kwargs=True)
@@ -165,12 +190,29 @@ class Probe:
         }
 
     def state(self) -> dict[str, Any]:
-        """What drift and regime remember, for a checkpoint."""
-        return {"basin": self._basins.state(), "regime": self._regimes.state()}
+        """What drift, regime and the fit of kappa remember, and of which probe, for a checkpoint."""
+        return {
+            "digest": self._ready().digest(),
+            "basin": self._basins.state(),
+            "regime": self._regimes.state(),
+            "kappa": None if self._warm is None else list(self._warm),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state()`. Raises ValueError for anything else."""
-        self._basins, self._regimes = BasinTracker.from_state(state["basin"]), RegimeTracker.from_state(state["regime"])
+        """Go on from `state()`.
+
+        Raises:
+            ValueError: it is none, or that of a probe whose basins are not comparable with this one's (ProbeError).
+        """
+        try:
+            digest, warm = state["digest"], state["kappa"]
+            basins, regimes = BasinTracker.from_state(state["basin"]), RegimeTracker.from_state(state["regime"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not the state of a probe: {error!r}") from error
+        if digest != self._ready().digest():
+            raise ProbeError("the state is that of another probe: another batch, block, rank or seed")
+        self._basins, self._regimes, self._warm = basins, regimes, None if warm is None else tuple(warm)
+        self._birth = None  # of the weights before
 
     def measure(self, *, every_pass: bool = False) -> Measurement:
         """Look at the model as it is. A broken model is a value, not an exception: see Measurement.nonfinite.
@@ -205,7 +247,9 @@ class Probe:
 
     def _measure(self, subject: Subject, look: _Look, every_pass: bool, threads: int) -> None:
         with captured(subject.block) as calls:
-            subject.run()
+            output = subject.run()
+        if output is not None and (kind := nonfinite_kind(output)) is not None:
+            look.nonfinite["output"] = kind
         if not calls or calls[-1].y is None:
             look.reasons |= dict.fromkeys(_ALL, f"{subject.name} was not called with a state")
             return
@@ -225,6 +269,8 @@ class Probe:
             with first_nonfinite(self._model) as broken:
                 subject.run()
             look.broken_at = next(iter(broken), None)
+            where = "" if look.broken_at is None else f", first in {look.broken_at}"
+            look.reasons |= {name: kind + where for name, kind in look.nonfinite.items()}
 
     def _integration(self, subject: Subject, calls: list[Call], look: _Look, threads: int) -> None:
         for call in calls:
@@ -236,7 +282,11 @@ class Probe:
                 look.reasons |= dict.fromkeys(("phi", "phi_nats"), f"no Jacobian of {subject.name}: {error}"[:300])
                 return
             look.mode = found.mode
-            maps = found.relative().double().cpu()
+            if not (bool(found.rms_x.all()) and bool(found.rms_y.all())):
+                reason = f"the state before or after {subject.name} is 0: it has no size that a change is relative to"
+                look.reasons |= dict.fromkeys(("phi", "phi_nats"), reason)
+                return
+            maps = found.relative().cpu()
             if (kind := nonfinite_kind(maps)) is not None:
                 look.nonfinite |= {"phi": kind, "phi_nats": kind}
                 return
@@ -247,7 +297,7 @@ class Probe:
         if attention is None:
             look.reasons["kappa"] = f"{subject.name} shows no attention"
             return
-        attention = attention.rows(_ROWS_A_SEQUENCE)
+        attention = attention.among(subject.real(attention.weights.shape[2])).rows(_ROWS_A_SEQUENCE)
         distances = attention.distances(self._temperature)
         num_sequences, _, num_rows, _ = attention.weights.shape
         weights, pairs, allowed = (

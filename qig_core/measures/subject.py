@@ -4,7 +4,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import blake3
 import numpy as np
@@ -35,6 +35,10 @@ _REPEATS = 1e-3  # how near a second call of the block must come to the first, i
 _REPEATS_HALF = 5e-2  # where the first was rounded to half precision
 
 
+_MASKS = {"attention_mask": False, "src_key_padding_mask": True, "key_padding_mask": True}
+"""Arguments that say what is padding, by 1 or by 0."""
+
+
 class Batch:
     """What a model is called with: eight sequences, always the same.
 
@@ -49,9 +53,12 @@ class Batch:
 
     def __init__(self, given: Any, dim: int = 0) -> None:
         args, kwargs = _arguments(given)
-        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim > dim]
-        if not tensors or not tensors[0].shape[dim]:
-            raise ProbeError("the batch must hold a tensor with at least one sequence")
+        every = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        tensors = [value for value in every if value.ndim > dim]
+        if every and not tensors:
+            raise ProbeError(f"batch_dim is {dim}: no tensor of the batch has so many dimensions")
+        if not tensors or not tensors[0].numel():
+            raise ProbeError("the batch must hold a tensor with at least one sequence and one position")
         size = tensors[0].shape[dim]
         kept = torch.arange(NUM_POSITIONS) % size
 
@@ -66,9 +73,12 @@ class Batch:
         self.kwargs: dict[str, Any] = {name: take(value) for name, value in kwargs.items()}
         self.length: int | None = tensors[0].shape[1 - dim] if tensors[0].ndim > 1 and dim in (0, 1) else None
         """Tokens a sequence; None where an input has no such dimension."""
-        mask = self.kwargs.get("attention_mask")
-        self.lengths: Tensor | None = mask.sum(dim=1).cpu() if isinstance(mask, Tensor) and mask.ndim == 2 else None
-        """[8], tokens that are not padding; None where nothing is said."""
+        self.real: Tensor | None = None
+        """[8, T] bool, positions that are not padding; None where nothing is said."""
+        for name, padding in _MASKS.items():
+            mask = self.kwargs.get(name)
+            if isinstance(mask, Tensor) and mask.ndim == 2:
+                self.real = ((mask > 0) != padding).cpu()
 
     def to(self, device: torch.device) -> None:
         """Move every tensor to where the model is."""
@@ -80,10 +90,16 @@ class Batch:
 
 def _arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(given, Mapping):
-        return (), dict(given)
-    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], tuple) and isinstance(given[1], dict):
-        return given[0], given[1]
-    return tuple(given) if isinstance(given, tuple | list) else (given,), {}
+        args, kwargs = (), dict(given)
+    elif isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], tuple) and isinstance(given[1], dict):
+        args, kwargs = given
+    else:
+        args, kwargs = tuple(given) if isinstance(given, tuple | list) else (given,), {}
+    return tuple(map(_tensor, args)), {name: _tensor(value) for name, value in kwargs.items()}
+
+
+def _tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 class Subject:
@@ -104,16 +120,22 @@ class Subject:
         self._time_first = is_time_first(model)
         if "use_cache" in inspect.signature(model.forward).parameters and "use_cache" not in batch.kwargs:
             batch.kwargs["use_cache"] = False  # a cache would remember the first call when the block is called again
-        with undisturbed(model), watched(model) as shapes:
-            self.run()
+        try:
+            with undisturbed(model), watched(model) as shapes:
+                self.run()
+        except Exception as error:
+            error.add_note("raised by the model when the probe called it with its batch")
+            raise
         name = chosen_block(model, shapes, lambda shape: self._fits(shape, parts)) if block == "auto" else block
-        self.name = name
+        self.name = name or "the model"
         """Of the block."""
         self.block = named_block(model, name)
         shape = shapes.get(name, Shape())
+        if not shape.calls:
+            raise ProbeError(f"{self.name} was not called when the model was called with the batch")
         if not self._fits(shape, parts):
             raise ProbeError(
-                f"{name!r} maps {shape.x or 'nothing'} to {shape.y or 'nothing'}: a block takes and gives "
+                f"{self.name} takes {_words(shape.x)} and gives {_words(shape.y)}: a block takes and gives "
                 f"(batch, position, feature) or (batch, feature), with at least one feature for each of {parts} parts"
             )
         assert shape.x is not None
@@ -134,9 +156,9 @@ class Subject:
         """[8], the position in each sequence that is perturbed."""
         _warm_up()
 
-    def run(self) -> None:
-        """One forward pass of the model on the batch."""
-        called(self.model, self.batch.args, dict(self.batch.kwargs))
+    def run(self) -> Tensor | None:
+        """One forward pass of the model on the batch; the first floating-point tensor of what it gives."""
+        return first_tensor(called(self.model, self.batch.args, dict(self.batch.kwargs)))
 
     def again(self, call: Call) -> tuple[Tensor | None, Attention | None]:
         """The block called again with its own inputs: what comes out, and the attention over its own sequence.
@@ -187,10 +209,8 @@ class Subject:
 
     def real(self, length: int) -> Tensor:
         """[8, length] bool: positions that are not padding."""
-        lengths = self.batch.lengths
-        if lengths is None or length != self.batch.length:
-            return torch.ones(NUM_POSITIONS, length, dtype=torch.bool)
-        return cast(Tensor, self.batch.kwargs["attention_mask"] > 0).cpu()
+        real = self.batch.real
+        return real if real is not None and length == real.shape[1] else torch.ones(NUM_POSITIONS, length).bool()
 
     def digest(self) -> str:
         """blake3, hex, of the batch, the block's name, the positions and every projection."""
@@ -216,12 +236,17 @@ class Subject:
         return fits(shape.x) and fits(shape.y)
 
     def _spread(self, layout: Layout) -> Tensor:
-        """One position a sequence, from the middle of the first to the end of the last."""
-        share = torch.linspace(0.5, 1.0, NUM_POSITIONS, dtype=torch.float64)
-        last = torch.full((NUM_POSITIONS,), layout.length - 1, dtype=torch.float64)
-        if self.batch.lengths is not None and layout.length == self.batch.length:
-            last = self.batch.lengths.double() - 1.0
-        return (share * last).round().long().clamp(min=0)
+        """One position a sequence, from the middle of the first to the end of the last; never in padding."""
+        offsets = []
+        for turn, real in enumerate(self.real(layout.length)):
+            places = real.nonzero().flatten() if real.any() else torch.arange(layout.length)
+            first, last = len(places) // 2, len(places) - 1
+            offsets.append(places[first + (last - first) * turn // (NUM_POSITIONS - 1)])
+        return torch.stack(offsets)
+
+
+def _words(shape: tuple[int, ...] | None) -> str:
+    return "no floating-point tensor" if shape is None else str(shape)
 
 
 def _bytes(value: Any) -> bytes:

@@ -31,14 +31,14 @@ class Transition:
     jacobian: Tensor
     """[S, R_out, R_in], in the coordinates of `directions` and `readings`."""
     rms_x: Tensor
-    """[S], of the whole state that goes in."""
+    """[S], float64, of the whole state that goes in."""
     rms_y: Tensor
-    """[S], of the whole state that comes out."""
+    """[S], float64, of the whole state that comes out."""
     mode: Mode
 
     def relative(self) -> Tensor:
-        """A = J · rms(x)/rms(y), [S, R_out, R_in]: a change of x by its own size moves y by this share of its size."""
-        return self.jacobian * (self.rms_x / self.rms_y)[:, None, None]
+        """A = J · rms(x)/rms(y), [S, R_out, R_in], float64: a change of x by its size moves y by this share of its."""
+        return self.jacobian.double() * (self.rms_x / self.rms_y)[:, None, None]
 
 
 def equal_parts(dim: int, num_parts: int) -> list[list[int]]:
@@ -149,7 +149,7 @@ def _reverse(function: Rows, x: Tensor, directions: Tensor, readings: Tensor) ->
 
 
 def _rms(x: Tensor) -> Tensor:
-    return x.square().mean(-1).sqrt()
+    return x.double().square().mean(-1).sqrt()
 
 
 def integration_loss(maps: Tensor, parts: Sequence[Sequence[int]], noise: float = 0.1) -> Tensor:

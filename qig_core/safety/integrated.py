@@ -33,6 +33,7 @@ from qig_core.safety.ending import Ending, Outcome
 from qig_core.safety.monitor import Judgement, SafetyMonitor
 from qig_core.safety.profile import DEFAULT, Profile, load_profile, to_dict
 from qig_core.safety.saves import Restore, Save, Saves
+from qig_core.safety.verdict import Verdict
 
 
 def _plain(metrics: Mapping[str, float | None]) -> dict[str, float]:
@@ -116,6 +117,7 @@ class IntegratedMonitor:
             desk=self._desk,
             memory=self._memory,
         )
+        self._reasons: Mapping[str, str] = {}
         self._checkpoint_every = checkpoint_every if save is not None else 0
         self._first: int | None = None
         self._closed = False
@@ -206,7 +208,13 @@ class IntegratedMonitor:
         return self._saves.newest
 
     def check(
-        self, step: int, metrics: Mapping[str, float | None], *, basin: bytes | None = None, regime: str | None = None
+        self,
+        step: int,
+        metrics: Mapping[str, float | None],
+        *,
+        basin: bytes | None = None,
+        regime: str | None = None,
+        reasons: Mapping[str, str] | None = None,
     ) -> bool:
         """The step boundary, before the update; False where the loop must end without it.
 
@@ -214,6 +222,8 @@ class IntegratedMonitor:
             step: updates applied so far.
             metrics: name to value, a number or a tensor of one; None and absent are "not measured".
             basin: little-endian float32, 64 of them.
+            reasons: why a metric has no value, or where it ceased to be finite, by its name: told in an `unmeasured`
+                event when it changes, and in the cause of a stop.
         """
         if self._outcome.ended:
             return False
@@ -227,6 +237,10 @@ class IntegratedMonitor:
             measured = basin is not None or regime is not None
             if measured:
                 memory.basin, memory.regime = basin or memory.basin, regime or memory.regime
+            # A step at which nothing was measured has no reasons either, and says nothing of those before.
+            if (reasons or (measured and reasons is not None)) and reasons != self._reasons:
+                self._reasons = dict(reasons)
+                self.writer.event("unmeasured", step=step, **self._reasons)
             if step % self._desk.log_every == 0 or measured or judgement.transitions or memory.has_more:
                 self.writer.telemetry.log(step, sample, basin=basin, regime=regime)
             if judgement.transitions or judgement.moved:
@@ -234,7 +248,7 @@ class IntegratedMonitor:
             if self.writer.mailbox.pending:
                 self._desk.obey(step)
             if judgement.verdicts and judgement.verdicts[0].state == "critical":
-                self.abort.request(Cause.limit("; ".join(verdict.text() for verdict in judgement.critical)))
+                self.abort.request(Cause.limit("; ".join(map(self._in_words, judgement.critical))))
             if self.abort.asked:
                 self._stop(step)
                 return False
@@ -271,6 +285,12 @@ class IntegratedMonitor:
             outcome.exit_code = int(ExitCode.FOUND_BAD)
             outcome.reason = f"the checkpoint at the end failed: {self._saves.error}"
         return made
+
+    def _in_words(self, verdict: Verdict) -> str:
+        """The verdict, and of what is not finite where that began, if the loop said so."""
+        names = (verdict.cause or (verdict.metric,)) if verdict.comparison == "finite" else ()
+        told = dict.fromkeys(self._reasons[name] for name in names if name in self._reasons)
+        return verdict.text() + (f" ({'; '.join(told)})" if told else "")
 
     def _announce(self, step: int | None, judgement: Judgement) -> None:
         for verdict in judgement.transitions + judgement.moved:

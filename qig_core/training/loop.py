@@ -176,8 +176,6 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
         monitor_state=restored.monitor_state,
     ) as monitor:
         step_s: float | None = None
-        unmeasured: Mapping[str, str] = {}
-        """Which measure has no value, and why: told when it changes."""
         began = time.perf_counter()
         for step in range(monitor.first_step, config.steps + 1):
             trainer.begin_step()
@@ -196,15 +194,14 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
                 writer.heartbeat.doing = "eval"
                 measured = trainer.measure()
                 metrics |= measured.metrics()  # what is not finite among them is judged, not hidden
-                if measured.reasons != unmeasured:
-                    unmeasured = measured.reasons
-                    writer.event("unmeasured", step=step, **unmeasured)
                 metrics["cpu_pct"] = process.cpu_percent()
                 metrics["rss_bytes"] = float(process.memory_info().rss)
 
             if not last:
                 metrics["breakdown_pct"] = trainer.breakdown.observe(step, metrics)
-            goes_on = monitor.check(step, metrics, basin=measured.basin_bytes, regime=measured.regime)
+            goes_on = monitor.check(
+                step, metrics, basin=measured.basin_bytes, regime=measured.regime, reasons=measured.reasons
+            )
             if report is not None:
                 report(step, monitor.latest)
             if not goes_on:

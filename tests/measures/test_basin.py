@@ -145,3 +145,14 @@ def test_a_bad_sample_leaves_the_tracker_as_it_was(count: int) -> None:
 def test_what_is_not_a_tracker_state_is_refused(state: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="basin tracker"):
         BasinTracker.from_state(state)
+
+
+def test_the_tracker_keeps_a_copy_and_takes_a_list() -> None:
+    tracker, buffer = BasinTracker(), np.array([0.2, 0.3, 0.5])
+    tracker.observe(buffer)  # type: ignore[arg-type]
+    buffer[:] = [0.5, 0.3, 0.2]
+    assert tracker.observe([0.5, 0.3, 0.2])["drift_birth"] > 0.1  # type: ignore[arg-type]
+    assert len(tracker.state()["window"]) == 2
+    with pytest.raises(SimplexError, match=r"a basin is \[K\]"):
+        tracker.observe(np.full((2, 2), 0.5))  # type: ignore[arg-type]
+    assert tracker.count == 2

@@ -48,13 +48,13 @@ def test_the_share_is_kept_whatever_a_measurement_costs() -> None:
         assert spent.overhead <= 0.05 + 1e-9
 
 
-def test_a_birth_before_the_loop_costs_the_loop_nothing() -> None:
+def test_a_birth_before_the_loop_is_paid_for_like_any_other() -> None:
     cadence = Cadence(10, 0.03)
     assert cadence.due(0, 100.0)
     cadence.born(0, 0.2999)
-    assert steps_measured(cadence, 400, step_s=0.1, cost_s=0.2999) == [100, 200, 300]
+    assert steps_measured(cadence, 400, step_s=0.1, cost_s=0.2999) == [200, 300]
     spent = cadence.spent()
-    assert (spent.birth_s, spent.num_measured) == (0.2999, 4)
+    assert (spent.birth_s, spent.num_measured) == (0.2999, 3)
     assert spent.overhead is not None
     assert spent.overhead < 0.03
 

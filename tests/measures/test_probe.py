@@ -1,6 +1,7 @@
 """A probe on models that nobody wrote for it: the right figures, and no trace."""
 
 import copy
+import json
 import math
 import os
 import random
@@ -389,8 +390,9 @@ def test_broken_activations_are_named_with_the_module_that_broke() -> None:
     assert seen.phi is None
     assert seen.kappa is None
     assert seen.basin is None
-    assert seen.nonfinite == {"phi": "nan", "phi_nats": "nan", "kappa": "nan", "basin": "nan"}
+    assert seen.nonfinite == {"output": "nan", "phi": "nan", "phi_nats": "nan", "kappa": "nan", "basin": "nan"}
     assert seen.broken_at == "encoder.layers.1.linear2"
+    assert seen.reasons["phi"] == "nan, first in encoder.layers.1.linear2"
     metrics = seen.metrics()
     assert all(math.isnan(metrics[name]) for name in ("phi", "phi_nats", "kappa"))  # type: ignore[arg-type]
 
@@ -403,12 +405,46 @@ def test_a_name_that_does_not_exist_is_answered_with_the_nearest() -> None:
 
 
 def test_a_block_whose_tensors_are_no_states_is_refused() -> None:
-    with pytest.raises(ProbeError, match=r"'embedding' maps nothing to \(8, 16, 32\)"):
+    with pytest.raises(ProbeError, match=r"embedding takes no floating-point tensor and gives \(8, 16, 32\)"):
         Probe(made(Encoder), TOKENS, block="embedding")
-    with pytest.raises(ProbeError, match="no module of this model maps a state to a state"):
+    with pytest.raises(ProbeError, match="no module of this model takes a state"):
         Probe(nn.Sequential(nn.Flatten(), nn.ReLU()), torch.randn(8, 4, 4))
-    with pytest.raises(ProbeError, match="2 to 12 parts"):
-        Probe(made(Encoder), TOKENS, parts=1)
+    with pytest.raises(ProbeError, match=r"no module of this model takes a state.*name one of 0, 2"):
+        Probe(nn.Sequential(nn.Linear(9, 16), nn.ReLU(), nn.Linear(16, 10)), torch.randn(8, 9))
+    model = made(Encoder)
+    model.unused = nn.Linear(32, 32)
+    with pytest.raises(ProbeError, match="unused was not called"):
+        Probe(model, TOKENS, block="unused")
+    with pytest.raises(ProbeError, match="at least one feature for each of 12 parts"):
+        Probe(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), torch.randn(8, 8), block="0", parts=12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"parts": 1}, "parts is 1: it must be a whole number, at least 2"),
+        ({"parts": 13}, "parts is 13: at most 12"),
+        ({"parts": 2.5}, "parts is 2.5: it must be a whole number"),
+        ({"rank": 0}, "rank is 0"),
+        ({"every": "10"}, "every is '10'"),
+        ({"temperature": 0.0}, "temperature is 0.0: it must be positive"),
+        ({"noise": math.nan}, "noise is nan"),
+        ({"max_overhead": 3}, r"max_overhead is 3: a share in \(0, 1\]"),
+        ({"batch_dim": 5}, "batch_dim is 5: no tensor of the batch has so many dimensions"),
+        ({"block": nn.Linear(2, 2)}, "the block, a Linear, is not a module of this model"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_in_words(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ProbeError, match=sentence):
+        Probe(made(Encoder), TOKENS, **settings)
+
+
+def test_what_is_no_model_or_no_batch_is_refused_in_words() -> None:
+    with pytest.raises(ProbeError, match="not on function"):
+        Probe(lambda x: x, TOKENS)  # type: ignore[arg-type]
+    with pytest.raises(IndexError) as raised:
+        Probe(made(Encoder), TOKENS + 1000)
+    assert raised.value.__notes__ == ["raised by the model when the probe called it with its batch"]
     with pytest.raises(ProbeError, match="at least one sequence"):
         Probe(made(Encoder), TOKENS[:0])
 
@@ -467,7 +503,8 @@ def test_a_measurement_that_would_cost_too_much_is_left_out_and_counted() -> Non
     spent = probe.spent()
     assert taken == [0]
     assert (spent.num_measured, spent.num_skipped, spent.every) == (1, 3, 2)
-    assert "1 measurements of" in spent.text()
+    assert "1 measurement of" in spent.text()
+    assert "3 turns left out" in spent.text()
 
 
 def test_the_birth_is_measured_once_and_again_only_if_the_model_is_another() -> None:
@@ -484,6 +521,58 @@ def test_the_birth_is_measured_once_and_again_only_if_the_model_is_another() -> 
     assert other.spent().birth_s == 0.0
 
 
+def test_what_breaks_after_the_block_is_named_too() -> None:
+    model = made(Encoder)
+    with torch.no_grad():
+        model.head.bias[3] = torch.inf
+    seen = Probe(model, TOKENS).measure()
+    assert seen.phi is not None
+    assert (seen.nonfinite, seen.broken_at) == ({"output": "inf"}, "head")
+
+
+def test_a_state_of_zero_has_no_phi_and_no_alarm() -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16, bias=False), nn.ReLU(), nn.Linear(16, 4))
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+    seen = Probe(model, torch.randn(8, 16), block="2").measure()
+    assert (seen.phi, seen.nonfinite) == (None, {})
+    assert seen.reasons["phi"] == "the state before or after 2 is 0: it has no size that a change is relative to"
+
+
+@pytest.mark.parametrize("make", [bert, gpt2])
+def test_no_measure_sees_what_stands_in_the_padding(make: Callable[[], nn.Module]) -> None:
+    mask = torch.ones(8, CONTEXT, dtype=torch.long)
+    mask[:, 10:] = 0
+    found = [
+        Probe(made(make), {"input_ids": tokens, "attention_mask": mask}).measure()
+        for tokens in (TOKENS, TOKENS.masked_fill(mask == 0, 3))
+    ]
+    assert found[0].kappa == pytest.approx(found[1].kappa, rel=1e-5)
+    assert found[0].phi == pytest.approx(found[1].phi, rel=1e-5)
+    cut = Probe(made(make), TOKENS[:, :10]).measure()
+    assert cut.kappa == pytest.approx(found[0].kappa, rel=1e-4)
+    assert cut.phi == pytest.approx(found[0].phi, rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_the_model_itself_may_be_the_block(batch_first: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, 5, 16)
+    probe = Probe(
+        nn.LSTM(16, 16, batch_first=batch_first), x if batch_first else x.transpose(0, 1), batch_dim=1 - batch_first
+    )
+    assert probe.facts()["block"] == "the model"
+    assert probe.measure().phi is not None
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    assert Probe(layer, x).facts()["block"] == "the model"
+
+
+def test_the_last_of_equal_layers_is_the_block_and_a_module_can_be_named_by_itself() -> None:
+    model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(3)), nn.Linear(16, 4))
+    assert Probe(model, torch.randn(8, 16)).facts()["block"] == "2"
+    assert Probe(model, np.zeros((8, 16), dtype=np.float32) + 1.0, block=model[1]).facts()["block"] == "1"
+
+
 def test_drift_and_regime_go_on_after_a_resume() -> None:
     model = made(Encoder)
     probe = Probe(model, TOKENS, every=1, max_overhead=math.inf, rank=99)
@@ -491,7 +580,7 @@ def test_drift_and_regime_go_on_after_a_resume() -> None:
     assert first.drift == {"drift_birth": 0.0}
     assert first.regime is not None
     other = Probe(model, TOKENS, every=1, max_overhead=math.inf, rank=99)
-    other.load(probe.state())
+    other.load(json.loads(json.dumps(probe.state())))
     with torch.no_grad():
         model.head.weight.add_(1.0)
         model.encoder.layers[2].linear2.weight.mul_(1.5)
@@ -500,6 +589,11 @@ def test_drift_and_regime_go_on_after_a_resume() -> None:
     assert moved.basin_bytes is not None
     assert len(moved.basin_bytes) == 256
     assert Probe(model, TOKENS, every=1, rank=1)(0).regime is None  # its boundaries are those of full rank
+    with pytest.raises(ProbeError, match="the state is that of another probe"):
+        Probe(model, TOKENS.flip(0)).load(probe.state())
+    for state in ({}, None):
+        with pytest.raises(ValueError, match="not the state of a probe"):
+            probe.load(state)  # type: ignore[arg-type]
 
 
 def test_the_facts_change_with_what_makes_measures_incomparable() -> None:

@@ -85,7 +85,7 @@ def test_the_probed_loop_in_the_readme_records_phi_and_the_basin(tmp_path: Path)
     argv = [sys.executable, "-c", PROBED + snippet_with("Probe(")]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "layers.1 1 measurements of" in done.stdout
+    assert "layers.1 1 measurement of" in done.stdout
     run = the_run(tmp_path / "runs")
     first = next(record for record in read_all(run.telemetry(), Sample) if isinstance(record, Sample))
     assert {"loss", "phi", "phi_nats", "kappa", "drift_birth"} == set(first.m)
