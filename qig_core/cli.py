@@ -181,10 +181,18 @@ def measure(
     corpus: Annotated[
         list[Path] | None, typer.Option(help="Text files and folders.  [default: the run's own, or Python's]")
     ] = None,
-    block: Annotated[str, typer.Option(help="Of MODEL.py: the module that is measured, or auto.")] = "auto",
-    parts: Annotated[int, typer.Option(help="Of MODEL.py: groups of units that are cut, 2 to 12.")] = 8,
-    rank: Annotated[int, typer.Option(help="Of MODEL.py: coordinates of each part that are perturbed and read.")] = 4,
-    length: Annotated[int, typer.Option(help="Of MODEL.py: bytes of text in each of the eight sequences.")] = 64,
+    block: Annotated[
+        str | None, typer.Option(help="Of MODEL.py: the module that is measured.  [default: auto]")
+    ] = None,
+    parts: Annotated[
+        int | None, typer.Option(help="Of MODEL.py: groups of units that are cut, 2 to 12.  [default: 8]")
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Of MODEL.py: coordinates of each part, perturbed and read.  [default: 4]")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Of MODEL.py: bytes in each of the eight sequences of text.  [default: 64]")
+    ] = None,
     packet: Annotated[
         Path | None, typer.Option(metavar="FILE.json|FILE.npz", help="Write the basin down for another run to read.")
     ] = None,
@@ -199,15 +207,19 @@ def measure(
     texts = [*(corpus or []), *map(Path, context.args)]
     if context.args and not corpus:
         raise UsageError(f"unexpected argument {context.args[0]!r}; did you mean --corpus {context.args[0]!r}?")
-    if not 2 <= parts <= 12 or rank < 1 or length < 2:
-        raise UsageError(f"--parts {parts} must lie in 2 .. 12, --rank {rank} above 0 and --length {length} above 1")
+    given = {"block": block, "parts": parts, "rank": rank, "length": length}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if target.endswith(".py") and Path(target).is_file():
+        raise UsageError(f"{target!r} is a file: name a function in it too, {target}:FUNCTION")
     where = None if ".py:" in target else _run_of_checkpoint(target, runs)
+    if where is not None and settings:
+        raise UsageError(f"--{next(iter(settings))} is for MODEL.py:FACTORY; a checkpoint is measured as its run was")
     _need("torch", "train")
     from qig_core.measuring import run_measure
     from qig_core.training.frozen import of_checkpoint, of_factory
 
     if where is None:
-        look = partial(of_factory, target, texts, context=length, block=block, parts=parts, rank=rank)
+        look = partial(of_factory, target, texts, **settings)
     else:
         look = partial(of_checkpoint, *where, texts)
     raise typer.Exit(run_measure(look, packet=packet, against=against, json=json))

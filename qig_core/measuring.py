@@ -75,6 +75,8 @@ def show_measures(found: Frozen) -> None:
         )
     rows.append(("κ kappa", kappa))
     rows.append(("basin", missing("basin") if seen.basin is None else _basin(seen.basin)))
+    if "output" in seen.nonfinite:
+        rows.append(("output", missing("output")))
     if found.distance_rad is not None:
         rows.append(("  from the packet", f"{found.distance_rad:.4g} rad (Fisher–Rao)"))
     rows += [("text", found.corpus), ("probe", f"{probe['digest'][:16]}  (equal digests are comparable)")]

@@ -35,7 +35,7 @@ def total_correlation(cov: ArrayLike, parts: Sequence[Sequence[int]] | None = No
     if s.ndim != 2 or s.shape[0] != s.shape[1] or not len(s):
         raise ValueError(f"cov must be [d, d], not {s.shape}")
     if parts is None:
-        return -float(log_roots(s).sum())
+        return 0.0 - float(log_roots(s).sum())  # 0.0, not −0.0, where nothing is shared
     units = partition(parts, len(s), least=1, most=len(s))
     order = np.concatenate(units)
     alone = np.concatenate([log_roots(s[np.ix_(part, part)]) for part in units])

@@ -170,6 +170,8 @@ def _geometric(scaled: FloatArray, side: Indices, other: Indices, pool: ThreadPo
 
 def _scaled(a: ArrayLike, noise: float) -> FloatArray:
     """A/ε as [P, d, d], checked."""
+    if np.iscomplexobj(a):
+        raise ValueError("a is complex: a map of real states is real")
     maps = np.asarray(a, dtype=np.float64)
     if maps.ndim == 2:
         maps = maps[None]

@@ -244,13 +244,14 @@ _FORMS: dict[str, tuple[Callable[[BasinPacket], bytes], Callable[[bytes], BasinP
 }
 
 
-def save(packet: BasinPacket, path: Path) -> None:
+def save(packet: BasinPacket, path: str | Path) -> None:
     """Write a packet in the form that the suffix names, .json or .npz: a temporary name beside it, fsync, rename.
 
     Raises:
         PacketError: another suffix, or larger than MAX_BYTES.
         OSError: as the system says; what was at `path` is untouched and no temporary file stays.
     """
+    path = Path(path)
     content = _form(path)[0](packet)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -264,13 +265,14 @@ def save(packet: BasinPacket, path: Path) -> None:
         raise
 
 
-def load(path: Path) -> BasinPacket:
+def load(path: str | Path) -> BasinPacket:
     """Read a packet in the form that the suffix names, .json or .npz.
 
     Raises:
         PacketError: another suffix, no regular file, more than MAX_BYTES, or as from_json and from_npz; with the path.
         OSError: it cannot be opened or read.
     """
+    path = Path(path)
     decode = _form(path)[1]
     # Without O_NONBLOCK a FIFO would wait for its writer.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:

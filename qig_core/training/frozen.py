@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from qig_core.measures.measurement import Measurement
 from qig_core.measures.packet import BasinPacket
 from qig_core.measures.probe import Probe
 from qig_core.measures.regime import RegimeState, classify
+from qig_core.measures.transition import nonfinite_kind
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_manifest
 from qig_core.training.config import build
@@ -29,6 +31,8 @@ from qig_core.training.corpus import Corpus, default_corpus, load_corpus, probe_
 from qig_core.training.kernel import Kernel
 from qig_core.training.measure import KernelProbe
 from qig_core.training.requests import PROGRAM
+
+LENGTH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +120,18 @@ def of_checkpoint(run: RunDir, selector: str | None, texts: Sequence[Path]) -> F
         raise CheckpointError(
             f"checkpoint {found.name!r} holds no kernel of its run's configuration: {error}"
         ) from error
-    probe = KernelProbe(config.kernel, probe_batch(corpus.heldout, context=config.kernel.context), seed=config.seed)
+    tokens = probe_batch(corpus.heldout, context=config.kernel.context)
+    probe = KernelProbe(config.kernel, tokens, seed=config.seed)
     if not notes and manifest.probe.get("digest") not in (None, probe.probe_digest):
         notes.append("another probe than the run's own (an earlier version): not comparable with its record")
+    seen = probe.measure(kernel, every_pass=True)
+    with torch.no_grad():
+        logits = kernel(torch.from_numpy(tokens))
+    if (kind := nonfinite_kind(logits)) is not None:
+        seen = replace(seen, nonfinite={**seen.nonfinite, "output": kind})
     return Frozen(
         model=f"{run.id} @ {found.name} (step {found.step})",
-        seen=_named(probe.measure(kernel, every_pass=True), full_rank=True),
+        seen=_named(seen, full_rank=True),
         probe=probe.facts(),
         corpus=corpus.name,
         notes=tuple(notes),
@@ -131,32 +141,47 @@ def of_checkpoint(run: RunDir, selector: str | None, texts: Sequence[Path]) -> F
     )
 
 
-def of_factory(target: str, texts: Sequence[Path], *, context: int, block: str, parts: int, rank: int) -> Frozen:
+def of_factory(
+    target: str,
+    texts: Sequence[Path],
+    *,
+    length: int | None = None,
+    block: str = "auto",
+    parts: int = 8,
+    rank: int = 4,
+) -> Frozen:
     """Any module: FILE.py:FUNCTION, a function without arguments that returns it, or (module, batch).
 
-    The file is executed: it is the caller's. Without a batch the model is called with [8, context] bytes of held-out
-    text as integers.
+    The file is executed: it is the caller's. Without a batch the model is called with [8, length] bytes of held-out
+    text as integers, 64 of them unless told.
 
     Raises:
-        UsageError: no such file or function, or it does not return a module.
+        UsageError: no such file or function, it raises, or it does not return a module.
         ProbeError: the model does not fit.
     """
     path, _, function = target.rpartition(":")
-    made = _call(Path(path), function)
+    try:
+        made = _call(Path(path), function)
+    except UsageError:
+        raise
+    except Exception as error:  # the caller's code may raise anything
+        raise UsageError(_in_words(target, error)) from error
     model, batch = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise UsageError(f"{target!r} returned {type(model).__name__}, not a torch module or (module, batch)")
     name, own = "given by the factory", batch is not None
     if batch is None:
-        corpus = _read(texts)
-        name, batch = corpus.name, torch.from_numpy(probe_batch(corpus.heldout, context=context))
-    elif texts:
-        raise UsageError(f"{target!r} gives a batch of its own: leave --corpus out")
+        corpus, length = _read(texts), LENGTH if length is None else length
+        if length < 2:
+            raise UsageError(f"--length {length}: at least 2 bytes make a sequence")
+        name, batch = corpus.name, torch.from_numpy(probe_batch(corpus.heldout, context=length))
+    elif texts or length is not None:
+        raise UsageError(f"{target!r} gives a batch of its own: leave {'--corpus' if texts else '--length'} out")
     try:
         probe = Probe(model, batch, block=block, parts=parts, rank=rank)
         seen = probe.measure(every_pass=True)
     except (IndexError, TypeError, RuntimeError) as error:
-        hint = "" if own else f"; without a batch of its own it is called with [8, {context}] bytes, 0 .. 255"
+        hint = "" if own else f"; without a batch of its own it is called with [8, {length}] bytes, 0 .. 255"
         raise ProbeError(f"{target!r}: {type(error).__name__}: {str(error)[:300]}{hint}") from error
     facts = probe.facts()
     return Frozen(
@@ -191,5 +216,11 @@ def _call(path: Path, function: str) -> Any:
     if not callable(factory):
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         near = difflib.get_close_matches(function, known, n=3, cutoff=0.3) or known[:3]
-        raise UsageError(f"{str(path)!r} has no function {function!r}; there are {', '.join(near) or 'none'}")
+        raise UsageError(f"{str(path)!r} has no function {function!r}; nearest: {', '.join(near) or 'none'}")
     return factory()
+
+
+def _in_words(target: str, error: Exception) -> str:
+    """What somebody's code raised, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{target!r} raised {type(error).__name__}: {str(error)[:300]} ({frame.filename}, line {frame.lineno})"

@@ -44,6 +44,10 @@ def nothing():
     return 3
 
 
+def raises():
+    return 1 / 0
+
+
 not_a_function = 1
 """
 
@@ -137,13 +141,16 @@ def test_a_broken_model_is_named_and_the_exit_code_says_so(models: Path) -> None
 @pytest.mark.parametrize(
     ("function", "options", "sentence"),
     [
-        ("encodr", [], "has no function 'encodr'; there are encoder"),
+        ("encodr", [], "has no function 'encodr'; nearest: encoder"),
+        ("raises", [], "raised ZeroDivisionError: division by zero ("),
         ("not_a_function", [], "has no function 'not_a_function'"),
         ("nothing", [], "returned int, not a torch module or (module, batch)"),
         ("few_tokens", [], "without a batch of its own it is called with [8, 64] bytes, 0 .. 255"),
         ("encoder", ["--block", "1.layer.0"], "no module '1.layer.0'; nearest: 1.layers.0"),
-        ("encoder", ["--parts", "1"], "--parts 1 must lie in 2 .. 12"),
+        ("encoder", ["--parts", "1"], "parts is 1: it must be a whole number, at least 2"),
         ("with_batch", ["--corpus", "x.txt"], "gives a batch of its own: leave --corpus out"),
+        ("with_batch", ["--length", "9"], "gives a batch of its own: leave --length out"),
+        ("encoder", ["--length", "1"], "--length 1: at least 2 bytes make a sequence"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(
@@ -158,6 +165,9 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
 def test_what_is_not_there_is_said_before_torch_is_loaded(finished: Path, tmp_path: Path) -> None:
     assert "no such file" in core("measure", tmp_path / "none.py:f").stderr
     assert core("measure", "nowhere", "--runs", tmp_path).returncode == 2
+    (tmp_path / "model.py").touch()
+    assert "name a function in it too" in core("measure", tmp_path / "model.py").stderr
+    assert "--block is for MODEL.py:FACTORY" in core("measure", finished, "--block", "x").stderr
     missing = core("measure", f"{finished}@7")
     assert (missing.returncode, "no complete checkpoint of step 7" in missing.stderr) == (1, True)
     assert json.loads(core("measure", finished, "--json").stdout)["phi"] is not None

@@ -210,6 +210,23 @@ def test_a_critical_limit_stops_the_run_before_the_update_with_75(tmp_path: Path
     assert [sample.step for sample in samples(run)] == [0, 2]
 
 
+def test_why_a_metric_has_no_value_is_told_when_it_changes_and_in_the_cause_of_a_stop(tmp_path: Path) -> None:
+    basin, silent = bytes(256), {"kappa": "encoder shows no attention"}
+    with IntegratedMonitor.open(tmp_path, signals=False) as monitor:
+        run = monitor.writer.run
+        for step, (measured, reasons) in enumerate([(basin, silent), (None, {}), (basin, silent), (basin, {})]):
+            assert monitor.check(step, {"loss": 1.0}, basin=measured, reasons=reasons)
+        assert not monitor.check(4, {"loss": 1.0, "phi": NAN}, reasons={"phi": "nan, first in head"})
+    assert [(event.step, event.data) for event in events(run, "unmeasured")] == [
+        (0, silent),
+        (3, {}),
+        (4, {"phi": "nan, first in head"}),
+    ]
+    assert "phi not finite (nan, first in head)" in monitor.reason
+    (emergency,) = events(run, "emergency")
+    assert "nan, first in head" in str(emergency.data["cause"])
+
+
 def test_an_emergency_keeps_the_last_200_samples(tmp_path: Path) -> None:
     with IntegratedMonitor.open(tmp_path) as monitor:
         for step in range(250):
