@@ -68,7 +68,7 @@ def transition(function: Rows, x: Tensor, directions: Tensor, readings: Tensor, 
     Forward mode under vmap; for an operator without a batching rule one direction after another; for one without a
     forward derivative (nn.LSTM, an autograd function of one's own) reverse mode, one product a reading. The same J each
     time. Attention runs by its plain formula meanwhile: its fused forms have no forward derivative. Differentiable
-    where gradients are enabled.
+    where gradients are enabled. Not from two threads at once: torch has one forward mode for a process.
 
     Args:
         function: F, which has to accept rows of x's shape and to treat each by itself.

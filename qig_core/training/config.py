@@ -143,7 +143,7 @@ class CadenceConfig:
     """How often something is done, in steps."""
 
     log_every: int = 1
-    measure_every: int = 30
+    measure_every: int = 35
     heldout_every: int = 100
     checkpoint_every: int = 500
 
