@@ -215,8 +215,8 @@ class Subject:
     def digest(self) -> str:
         """blake3, hex, of the batch, the block's name, the positions and every projection."""
         digest = blake3.blake3(self.name.encode())
-        for value in (*self.batch.args, *sorted(self.batch.kwargs.items()), self.offsets):
-            value = value[1] if isinstance(value, tuple) else value
+        named = [value for _, value in sorted(self.batch.kwargs.items())]
+        for value in (*self.batch.args, *named, self.offsets):
             digest.update(_bytes(value))
         for array in (self.directions.numpy(), self.readings.numpy(), self.basin_readout):
             digest.update(np.ascontiguousarray(array.astype("<f8")).tobytes())
