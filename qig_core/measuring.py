@@ -1,8 +1,9 @@
 """What `qig-core measure` writes and prints. Computes nothing but a distance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def show_measures(found: Frozen) -> None:
 
     rows.append(("Φ phi", missing("phi") if seen.integration is None else f"{seen.integration.score:.4f}"))
     if seen.integration is not None:
-        rows += _integration(seen.integration, probe["rank"])
+        rows += _integration(seen.integration, probe)
     if len(seen.per_pass) > 1:
         rows.append(("  of each pass", "  ".join(f"{score:.4f}" for score in seen.per_pass)))
     rows.append(("  regime", seen.regime or "n/a: its boundaries are those of full rank"))
@@ -80,16 +81,18 @@ def show_measures(found: Frozen) -> None:
     if found.distance_rad is not None:
         rows.append(("  from the packet", f"{found.distance_rad:.4g} rad (Fisher–Rao)"))
     rows += [("text", found.corpus), ("probe", f"{probe['digest'][:16]}  (equal digests are comparable)")]
-    rows += [("cost", f"{1e3 * seen.cost_s:.1f} ms"), *(("note", note) for note in found.notes)]
+    rows += [("note", note) for note in found.notes]
     print_facts(rows)
     if seen.coupling is not None:
         print()
         _heads(seen.coupling)
 
 
-def _integration(phi: PhiResult, rank: int) -> list[tuple[str, str]]:
+def _integration(phi: PhiResult, probe: Mapping[str, Any]) -> list[tuple[str, str]]:
     far = [i for i in range(phi.num_parts) if i not in phi.cut]
     sides = " | ".join(" ".join(map(str, side)) for side in (far, phi.cut))
+    widths = probe["width"] if isinstance(probe["width"], list) else [probe["width"]]
+    width = " to ".join(map(str, dict.fromkeys(widths)))
     share = "–" if phi.share is None else f"{phi.share:.3f}"
     return [
         (
@@ -98,7 +101,7 @@ def _integration(phi: PhiResult, rank: int) -> list[tuple[str, str]]:
         ),
         ("  the cut", f"parts {sides}, K = {phi.dim}"),
         ("  needs the cut", f"{share} of it (Φ_G / I)"),
-        ("  comparable at", f"d = {phi.dim_state}, M = {phi.num_parts}, rank {rank}, ε = {phi.noise:g}"),
+        ("  comparable at", f"d = {width}, M = {phi.num_parts}, rank {probe['rank']}, ε = {phi.noise:g}"),
     ]
 
 
