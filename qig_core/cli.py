@@ -103,8 +103,7 @@ def train(
 
     if preset is not None and preset not in configuration.PRESETS:
         raise UsageError(f"no preset {preset!r}; there are {', '.join(configuration.PRESETS)}")
-    if context.args and not corpus:
-        raise UsageError(f"unexpected argument {context.args[0]!r}; did you mean --corpus {context.args[0]!r}?")
+    texts = _texts(context, corpus)
     if resume is not None and fork is not None:
         raise UsageError("--resume and --fork exclude each other: the same run, or a new one")
     origin = fork if resume is None else resume
@@ -125,7 +124,6 @@ def train(
         given = configuration.merge(start, given)
     from qig_core.training import requests
 
-    texts = [*(corpus or []), *map(Path, context.args)]
     place = requests.Place(runs=runs or default_root(), run_id=run_id, name=name)
     if origin is None:
         request = requests.new(given, texts, place)
@@ -204,9 +202,7 @@ def measure(
     json: Json = False,
 ) -> None:
     """Φ, κ and the basin of a frozen model, with everything that they are comparable with."""
-    texts = [*(corpus or []), *map(Path, context.args)]
-    if context.args and not corpus:
-        raise UsageError(f"unexpected argument {context.args[0]!r}; did you mean --corpus {context.args[0]!r}?")
+    texts = _texts(context, corpus)
     given = {"block": block, "parts": parts, "rank": rank, "length": length}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if target.endswith(".py") and Path(target).is_file():
@@ -223,6 +219,13 @@ def measure(
     else:
         look = partial(of_checkpoint, *where, texts)
     raise typer.Exit(run_measure(look, packet=packet, against=against, json=json))
+
+
+def _texts(context: typer.Context, corpus: list[Path] | None) -> list[Path]:
+    """What --corpus names, and what follows it."""
+    if context.args and not corpus:
+        raise UsageError(f"unexpected argument {context.args[0]!r}; did you mean --corpus {context.args[0]!r}?")
+    return [*(corpus or []), *map(Path, context.args)]
 
 
 def _run_of_checkpoint(text: str, runs: Path | None) -> tuple[RunDir, str | None]:

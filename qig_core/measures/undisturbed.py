@@ -57,8 +57,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 def one_thread() -> Iterator[int]:
     """torch's operations on the calling thread alone; gives the number of threads that they had.
 
-    Threads that meet after every operation cost more than small operations gain, and beside another busy process tens
-    of times more: a measurement of 50 ms was seen to take 1.4 s.
+    Threads that meet after every operation cost more than small operations gain, and beside another busy process many
+    times more: each meeting waits for the thread that lost its core.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of this thread, of those that begin now, and of the BLAS for all

@@ -240,7 +240,7 @@ class IntegratedMonitor:
             # A step at which nothing was measured has no reasons either, and says nothing of those before.
             if (reasons or (measured and reasons is not None)) and reasons != self._reasons:
                 self._reasons = dict(reasons)
-                self.writer.event("unmeasured", step=step, **self._reasons)
+                self.writer.event("unmeasured", step=step, reasons=self._reasons)
             if step % self._desk.log_every == 0 or measured or judgement.transitions or memory.has_more:
                 self.writer.telemetry.log(step, sample, basin=basin, regime=regime)
             if judgement.transitions or judgement.moved:

@@ -218,9 +218,9 @@ def test_why_a_metric_has_no_value_is_told_when_it_changes_and_in_the_cause_of_a
             assert monitor.check(step, {"loss": 1.0}, basin=measured, reasons=reasons)
         assert not monitor.check(4, {"loss": 1.0, "phi": NAN}, reasons={"phi": "nan, first in head"})
     assert [(event.step, event.data) for event in events(run, "unmeasured")] == [
-        (0, silent),
-        (3, {}),
-        (4, {"phi": "nan, first in head"}),
+        (0, {"reasons": silent}),
+        (3, {"reasons": {}}),
+        (4, {"reasons": {"phi": "nan, first in head"}}),
     ]
     assert "phi not finite (nan, first in head)" in monitor.reason
     (emergency,) = events(run, "emergency")
