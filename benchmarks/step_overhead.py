@@ -2,7 +2,7 @@
 
     python benchmarks/step_overhead.py [--steps N] [--dir FOLDER]
 
-Floor: msgspec encode and write(2) of the same record. Check: IntegratedMonitor.check with 12 metrics, every condition
+Floor: msgspec encode and write(2) of the same record. Check: IntegratedMonitor.check with 14 metrics, every condition
 of the default profile armed, one sample a step written through, signals and mailbox listened to. With a saver, the
 random generators are remembered at each step as well, so that a resume draws the same numbers again. Floor and check
 in one run, in alternating blocks. Exits 1 where a mark is missed: median 20 µs, p99 100 µs.
@@ -30,7 +30,7 @@ BLOCK = 500
 
 
 def metrics_of(step: int, generator: random.Random) -> dict[str, float]:
-    """Twelve metrics of a healthy run: a loss that falls and rests, with noise."""
+    """Fourteen metrics of a healthy run: a loss that falls and rests, with noise."""
     loss = 2.0 + 3.5 * 0.997**step + generator.gauss(0.0, 0.05)
     return {
         "loss": loss,
@@ -40,7 +40,9 @@ def metrics_of(step: int, generator: random.Random) -> dict[str, float]:
         "phi_nats": 1.3,
         "kappa": 8.0 + generator.random(),
         "drift_rolling": 0.1,
-        "drift_velocity": 0.01,
+        "drift_velocity": 0.01 + 0.002 * generator.random(),
+        "breakdown_pct": 0.0,
+        "gpu_mem_pct": 40.0,
         "recursion_depth": 4.0,
         "tokens_per_s": 51234.5,
         "step_ms": 20.1,
@@ -89,7 +91,7 @@ def main() -> int:
     check, floor = statistics.median(checks) / 1e3, statistics.median(floors) / 1e3
     p99 = percentile(checks, 0.99)
     print(f"floor  encode + write(2)        median {floor:7.1f} µs   p99 {percentile(floors, 0.99):7.1f} µs")
-    print(f"check  {given.steps} steps, 12 metrics  median {check:7.1f} µs   p99 {p99:7.1f} µs")
+    print(f"check  {given.steps} steps, 14 metrics  median {check:7.1f} µs   p99 {p99:7.1f} µs")
     print(
         f"check  the same with a saver    median {statistics.median(saving) / 1e3:7.1f} µs   "
         f"p99 {percentile(saving, 0.99):7.1f} µs"

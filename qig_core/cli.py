@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 checkpoints_app = typer.Typer(help="Look at and verify the checkpoints of a run.", no_args_is_help=True)
 app.add_typer(checkpoints_app, name="checkpoints")
+alerts_app = typer.Typer(help="Who is told of a warning, a critical condition, the end.", no_args_is_help=True)
+app.add_typer(alerts_app, name="alerts")
 
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of runs.  [default: $QIG_RUNS, else ./runs]")]
 Run = Annotated[str, typer.Argument(help="A run: its id, `latest`, its name, or its path.", show_default=False)]
@@ -99,6 +101,7 @@ def train(
 
     Ctrl-C stops after the step with a checkpoint; a second one does not wait.
     """
+    from qig_core.safety.alerts import load_alerts
     from qig_core.training import config as configuration
 
     if preset is not None and preset not in configuration.PRESETS:
@@ -115,6 +118,7 @@ def train(
     if accept_new_corpus and resume is None:
         raise UsageError("--accept-new-corpus is for --resume")
     given = configuration.read_toml(config) if config else {}
+    alerts = load_alerts(given.pop("alerts", None), str(config))  # who is told is no part of the run
     start = configuration.PRESETS[preset or "default"]
     if won := configuration.overridden(start, given):
         tell(f"qig-core: {str(config)!r} wins over --preset {preset} in {', '.join(won)}")
@@ -126,14 +130,14 @@ def train(
 
     place = requests.Place(runs=runs or default_root(), run_id=run_id, name=name)
     if origin is None:
-        request = requests.new(given, texts, place)
+        request = requests.new(given, texts, place, alerts=alerts)
     else:
         text, selector = split_selector(origin)
         run = _run(text, runs)
         if resume is not None:
-            request = requests.resume(run, selector, given, texts, place, new_corpus=accept_new_corpus)
+            request = requests.resume(run, selector, given, texts, place, new_corpus=accept_new_corpus, alerts=alerts)
         else:
-            request = requests.fork(run, selector, given, texts, place)
+            request = requests.fork(run, selector, given, texts, place, alerts=alerts)
     _need("torch", "train")
     from qig_core.training.process import settle
 
@@ -156,12 +160,32 @@ def config(preset: Annotated[str, typer.Option(help="default or tiny.")] = "defa
     """Print a whole configuration file: every key with its value."""
     import dataclasses
 
+    from qig_core.safety.alerts import EXAMPLE
     from qig_core.training import config as configuration
 
     if preset not in configuration.PRESETS:
         raise UsageError(f"no preset {preset!r}; there are {', '.join(configuration.PRESETS)}")
     values = dataclasses.asdict(configuration.build(configuration.PRESETS[preset]))
-    sys.stdout.write(configuration.to_toml(values))
+    sys.stdout.write(f"{configuration.to_toml(values)}\n{EXAMPLE}")
+
+
+@alerts_app.command(name="test")
+def alerts_test(
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file with a table [alerts].  [default: your own settings]")
+    ] = None,
+) -> None:
+    """Deliver an alert now, with everything that a run would need for it; exit 0 if that worked."""
+    from qig_core.safety.alerts import load_alerts, send_test, settings_path
+    from qig_core.training.config import read_toml
+
+    settings = load_alerts(read_toml(config).get("alerts") if config else None, str(config))
+    if settings is None:
+        where = " and ".join(repr(str(path)) for path in (config, settings_path()) if path)
+        raise UsageError(f"no table [alerts] in {where}; `qig-core config` prints an example")
+    if failure := send_test(settings):
+        raise Refused(f"not delivered: {failure}")
+    tell("delivered")
 
 
 @app.command(context_settings={"allow_extra_args": True})  # --corpus takes several, as for train
@@ -303,7 +327,13 @@ def list_all(runs: Runs = None, json: Json = False) -> None:
 def ctl(
     run: Run,
     verb: Annotated[str, typer.Argument(help=f"{', '.join(ANSWERED)}.", show_default=False)],
-    value: Annotated[str | None, typer.Argument(metavar="N", help="For set_log_every: steps between samples.")] = None,
+    value: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[N|CHECKPOINT]",
+            help="For set_log_every: steps between samples. For restore: STEP, a name, latest, best or last-good.",
+        ),
+    ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the end of it.")] = 30.0,
     runs: Runs = None,
     json: Json = False,
@@ -311,8 +341,8 @@ def ctl(
     """Ask the live trainer of a run for something and show the stages; exit 0 only when it is done."""
     from qig_core.rundir.mailbox import read_ack, send, withdraw
 
-    args = _args_of(verb, value)
     where = _run(run, runs)
+    args = _args_of(verb, value, where)
     command = send(where, verb, args=args)
     began = time.monotonic()
 
@@ -340,8 +370,14 @@ def ctl(
     raise Refused(f"not confirmed within {wait:g} s")
 
 
-def _args_of(verb: str, value: str | None) -> dict[str, Any]:
+def _args_of(verb: str, value: str | None, run: RunDir) -> dict[str, Any]:
     """What goes with a verb; whether there is such a verb is not asked here."""
+    if verb == "restore":
+        from qig_core.checkpoints.catalog import resolve
+
+        if value is None:
+            raise UsageError("restore needs a CHECKPOINT: STEP, a name, latest, best or last-good")
+        return {"checkpoint": resolve(run, value).name}
     if verb == "set_log_every":
         if value is None or not re.fullmatch(r"0{0,9}[1-9][0-9]{0,17}", value):
             given = "" if value is None else f", not {value[:40]!r}"

@@ -1,6 +1,12 @@
 """What holds for every test."""
 
+import os
 import signal
+from pathlib import Path
+
+# Nobody is to be alerted by a test: the settings of whoever runs them are not theirs.
+os.environ.pop("QIG_SETTINGS", None)
+os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).parent / "no-settings-here")
 
 # A shell that runs `make test &`, or nohup, lets its children ignore these, and a run respects that. Tests send them.
 signal.signal(signal.SIGINT, signal.default_int_handler)

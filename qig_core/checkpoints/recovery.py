@@ -73,26 +73,35 @@ def load(run: RunDir, name: str, progress: Progress | None = None) -> tuple[dict
     return from_files(run.checkpoint(name)), verification.manifest
 
 
-def restore(run: RunDir, name: str, load_state: LoadState) -> Restored:
-    """Put the state of one checkpoint back.
+def prepare(run: RunDir, name: str, load_state: LoadState) -> Callable[[], Restored]:
+    """Verify and read a checkpoint; what puts its state back.
 
     Raises:
-        CheckpointError: as `load`.
-        ConfigError: `load_state` found that it does not fit.
+        CheckpointError: as `load`; nothing of the state has been touched.
+        ConfigError: by what is returned, where `load_state` found that it does not fit.
     """
     state, manifest = load(run, name)
-    monitor_state = state.get("monitor")
-    try:
-        load_state(state)
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise ConfigError(f"checkpoint {name!r} does not fit what it is loaded into: {error}") from error
-    return Restored(
-        step=manifest.step,
-        checkpoint=name,
-        fingerprint=manifest.fingerprint,
-        monitor_state=monitor_state,
-        training_s=manifest.training_s or 0.0,
-    )
+
+    def put_back() -> Restored:
+        monitor_state = state.get("monitor")
+        try:
+            load_state(state)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ConfigError(f"checkpoint {name!r} does not fit what it is loaded into: {error}") from error
+        return Restored(
+            step=manifest.step,
+            checkpoint=name,
+            fingerprint=manifest.fingerprint,
+            monitor_state=monitor_state,
+            training_s=manifest.training_s or 0.0,
+        )
+
+    return put_back
+
+
+def restore(run: RunDir, name: str, load_state: LoadState) -> Restored:
+    """Put the state of one checkpoint back. Raises: CheckpointError, ConfigError, as `prepare`."""
+    return prepare(run, name, load_state)()
 
 
 def foresee(run: RunDir, selector: str | None, total_steps: int | None = None) -> str | None:
@@ -173,4 +182,5 @@ def go_on(
 
 def announce(writer: RunWriter, restored: Restored) -> None:
     """Say in the run from where this session goes on."""
-    writer.event("restored", step=restored.step, checkpoint=restored.checkpoint, fingerprint=restored.fingerprint)
+    found: dict[str, Any] = {"checkpoint": restored.checkpoint, "fingerprint": restored.fingerprint}
+    writer.event("restored", step=restored.step, how="resume", **found)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from qig_core.checkpoints.pytree import to_files
-from qig_core.checkpoints.recovery import Amend, Restored, go_on
+from qig_core.checkpoints.recovery import Amend, Restored, go_on, prepare
 from qig_core.checkpoints.rng import capture_rng, restore_rng
 from qig_core.checkpoints.store import publish
 from qig_core.rundir.layout import RunDir
@@ -90,23 +90,37 @@ def saver(
     return Saver(state, data_position)
 
 
+class Restorer:
+    """See `restorer`."""
+
+    def __init__(
+        self, load_state: Callable[[dict[str, Any]], object], scale_lr: Callable[[float], object] | None
+    ) -> None:
+        self._load = state_loader(load_state)
+        self.scale_lr = scale_lr
+
+    def __call__(
+        self, run: RunDir, selector: str | None, amend: Amend, total_steps: int | None
+    ) -> tuple[RunWriter, Restored]:
+        """Open a run for a new session. Raises: RunLocked, CheckpointError, ConfigError, see `recovery.go_on`."""
+        return go_on(run, selector, self._load, amend, total_steps=total_steps)
+
+    def prepare(self, run: RunDir, name: str) -> Callable[[], Restored]:
+        """Verify and read a checkpoint while the run goes on; what puts its state back. See `recovery.prepare`."""
+        return prepare(run, name, self._load)
+
+
 def restorer(
-    load_state: Callable[[dict[str, Any]], object],
-) -> Callable[[RunDir, str | None, Amend, int | None], tuple[RunWriter, Restored]]:
-    """A restore function for the monitor.
+    load_state: Callable[[dict[str, Any]], object], *, scale_lr: Callable[[float], object] | None = None
+) -> Restorer:
+    """A restore function for the monitor: to resume, to go back while the run goes on, and for soft resets.
 
     Args:
         load_state: given what `saver`'s `state` gave, tensors on the CPU: puts it back. The global random generators
             are put back after it.
-
-    Raises:
-        RunLocked, CheckpointError, ConfigError: by the restore function, see `recovery.go_on`.
+        scale_lr: multiplies the learning rate that was put back, for profiles whose soft reset lowers it.
     """
-
-    def restore(run: RunDir, selector: str | None, amend: Amend, total_steps: int | None) -> tuple[RunWriter, Restored]:
-        return go_on(run, selector, state_loader(load_state), amend, total_steps=total_steps)
-
-    return restore
+    return Restorer(load_state, scale_lr)
 
 
 def state_loader(load_state: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], None]:

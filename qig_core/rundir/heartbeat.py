@@ -23,15 +23,16 @@ class HeartbeatThread:
 
     The step path only sets attributes (`step_done`, `doing`); everything that touches the disk happens here.
     A disk that refuses the heartbeat does not stop it: the next beat tries again, `error` holds the last refusal.
+    What ends the thread itself stands in `death`, for the step boundary to call `restart`.
     """
 
     def __init__(self, run: RunDir, session: str, *, each_second: Callable[[], None], period_s: float = 1.0) -> None:
         self._run = run
         self._session = session
-        self._each_second = each_second
+        self._watchers: tuple[Callable[[], None], ...] = (each_second,)
         self._period_s = period_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat_on, name="qig-heartbeat", daemon=True)
+        self._thread = self._new_thread()
         self._beat = 0
         self._last_step: float | None = None
         self._gap_from: float | None = None
@@ -42,11 +43,27 @@ class HeartbeatThread:
         self.error: OSError | None = None
         """The last refusal of the disk; None again after a beat that was written."""
         self.failure: Exception | None = None
-        """What broke in `each_second`, last; the beats go on."""
+        """What broke last in a beat or in what is called beside it; the beats go on."""
+        self.death: BaseException | None = None
+        """What ended the thread; None while it lives, and after an orderly stop."""
+        self.step_p99_s: float | None = None
+        """The 99th percentile of step times, as of the last beat; None before there is one."""
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._live, name="qig-heartbeat", daemon=True)
+
+    @property
+    def last_step_age_s(self) -> float | None:
+        """Since the last step boundary, a pause not counted; None before the first.
+
+        `doing` is to be read before it: then an age from before a boundary never meets the word from after it.
+        """
+        last = self._last_step
+        return None if last is None else time.monotonic() - last
 
     @property
     def doing(self) -> str:
-        """step | eval | save | pause | start | stop. What is not a step is no part of a step's time."""
+        """step | eval | save | restore | pause | start | stop. What is not a step is no part of a step's time."""
         return self._doing
 
     @doing.setter
@@ -58,9 +75,28 @@ class HeartbeatThread:
         if value != "step":
             self._gap_from = None
 
+    def watch(self, each_second: Callable[[], None]) -> None:
+        """Have something called every second from now on, in the thread; what it raises stands in `failure`."""
+        self._watchers += (each_second,)
+
     def start(self) -> None:
         self.beat()
         self._thread.start()
+
+    def restart(self) -> None:
+        """Go on after `death`, which is then None.
+
+        Raises:
+            RuntimeError, MemoryError: the system gives no thread; `death` stands.
+        """
+        thread = self._new_thread()
+        death, self.death = self.death, None
+        try:
+            thread.start()
+        except BaseException:
+            self.death = death
+            raise
+        self._thread = thread
 
     def step_done(self, step: int) -> None:
         """A step boundary was passed. Step times are the gaps between two calls with nothing else done between."""
@@ -69,25 +105,26 @@ class HeartbeatThread:
         if last is not None:
             self._ring[self._steps % _RING] = now - last
             self._steps += 1
-        self._doing = "step"
         self.step = step
         self._last_step = self._gap_from = now
+        self._doing = "step"
 
     def beat(self) -> None:
         """Write the heartbeat now."""
         self._beat += 1
-        last = self._last_step
+        doing, age = self._doing, self.last_step_age_s
         times = sorted(self._ring[: min(self._steps, _RING)])
+        p99 = self.step_p99_s = percentile(times, 0.99) if times else None
         document = Heartbeat(
             session=self._session,
             beat=self._beat,
             t=time.time(),
             pid=os.getpid(),
             step=self.step,
-            last_step_age_s=None if last is None else round(time.monotonic() - last, 3),
-            doing=self._doing,
+            last_step_age_s=None if age is None else round(age, 3),
+            doing=doing,
             step_ms_p50=round(1e3 * percentile(times, 0.5), 3) if times else None,
-            step_ms_p99=round(1e3 * percentile(times, 0.99), 3) if times else None,
+            step_ms_p99=None if p99 is None else round(1e3 * p99, 3),
         )
         try:
             write_document(self._run.heartbeat, encode_document(document), durable=False)
@@ -95,14 +132,18 @@ class HeartbeatThread:
         except OSError as error:
             self.error = error
 
-    def _beat_on(self) -> None:
-        while not self._stop.wait(self._period_s):
-            try:
-                self._each_second()
-            except Exception as error:
-                # The edge of a thread: one that dies would make a healthy run look hung. The step boundary reports it.
-                self.failure = error
-            self.beat()
+    def _live(self) -> None:
+        try:
+            while not self._stop.wait(self._period_s):
+                # The beat first: it comes even where what follows ends the thread each time.
+                for call in (self.beat, *self._watchers):
+                    try:
+                        call()
+                    except Exception as error:
+                        # A thread that dies makes a healthy run look hung. The step boundary reports it.
+                        self.failure = error
+        except BaseException as error:
+            self.death = error
 
     def stop(self) -> None:
         """End the thread after a last beat."""

@@ -11,6 +11,9 @@ import secrets
 import stat
 import threading
 import time
+from collections.abc import Iterator
+from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +35,13 @@ from qig_core.rundir.schema import (
 )
 from qig_core.rundir.values import is_command_id
 
+_TOO_MANY = "too many commands wait"
+
 MAX_BYTES = 64 * 1024
 MAX_FILES_A_POLL = 64
+MAX_PENDING = 2000
+"""Commands that may wait for the step boundary. When a run ends each of them is answered within the abort's deadline,
+at up to 4 ms for the replacing of a file."""
 
 
 def _check_folder(path: Path) -> None:
@@ -111,6 +119,7 @@ class Mailbox:
         self._acks: dict[str, Ack] = {}
         self._queue_lock = threading.Lock()
         self._left_in_place: set[str] = set()
+        self._listed: Iterator[str] = iter(())
         self.pending: list[Pending] = []
         """Read as an attribute by the step path; empty almost always."""
         for folder in (run.mailbox, run.mailbox_in, run.mailbox_out):
@@ -119,19 +128,27 @@ class Mailbox:
             except OSError as error:
                 raise RecordWriteError(error.errno, f"cannot make {str(folder)!r}: {error.strerror}") from error
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the last poll left files that it had listed: the next one goes on with them and lists nothing."""
+        return length_hint(self._listed) > 0
+
     def poll(self, step: int | None) -> list[Rejected]:
-        """Read new files, acknowledge `seen`, queue them; return what was rejected, each once.
+        """Read at most 64 new files, acknowledge `seen`, queue them; return what was rejected, each once.
 
         A folder that others can write is itself rejected, and nothing in it is read.
         """
         try:
             for folder in (self._run.mailbox, self._run.mailbox_in, self._run.mailbox_out):
                 _check_folder(folder)
-            names = sorted(name for name in os.listdir(self._run.mailbox_in) if not name.startswith("."))
+            if not self.has_more:
+                names = sorted(name for name in os.listdir(self._run.mailbox_in) if not name.startswith("."))
+                self._listed = iter([name for name in names if name not in self._left_in_place])
         except (Refused, OSError) as error:
+            self._listed = iter(())
             return self._once(Rejected("mailbox", str(error)))
         rejected: list[Rejected] = []
-        for name in [name for name in names if name not in self._left_in_place][:MAX_FILES_A_POLL]:
+        for name in islice(self._listed, MAX_FILES_A_POLL):
             path = self._run.mailbox_in / name
             try:
                 command = self._read(path)
@@ -145,11 +162,20 @@ class Mailbox:
             except OSError as error:
                 rejected += self._once(Rejected(name, f"cannot be taken: {error.strerror}"))
                 continue
-            if command is not None:
+            if command is not None and not self._is_full(command):
                 self.stage(command, "seen", step)
                 with self._queue_lock:
                     self.pending.append(Pending(command, time.monotonic()))
+            elif command is not None:
+                self.stage(command, "refused", step, reason=_TOO_MANY)
+                rejected.append(Rejected(name, _TOO_MANY))
         return rejected
+
+    def _is_full(self, command: Command) -> bool:
+        """Whether too many wait already; one abort always finds room."""
+        return len(self.pending) >= MAX_PENDING and not (
+            command.verb == "abort" and all(one.command.verb != "abort" for one in self.pending)
+        )
 
     def _read(self, path: Path) -> Command | None:
         """The command in a file; None where its id was answered before."""
@@ -189,21 +215,31 @@ class Mailbox:
         self._left_in_place.add(rejected.name)
         return [rejected]
 
-    def take(self) -> list[Pending]:
-        """What waits, oldest first; the queue is then empty."""
+    def take(self, limit: int | None = None) -> list[Pending]:
+        """What waits, aborts first, the others as they were seen; at most `limit`, and the rest waits on."""
         with self._queue_lock:
-            taken, self.pending = self.pending, []
+            # A stable sort: False comes before True.
+            waiting = sorted(self.pending, key=lambda one: one.command.verb != "abort")
+            taken, self.pending = waiting[:limit], [] if limit is None else waiting[limit:]
         return taken
 
     def stage(self, command: Command, stage: str, step: int | None, **detail: Any) -> None:
-        """Write the next stage of an acknowledgement. A full disk does not stop the command itself."""
+        """Write the next stage of an acknowledgement; none comes after done, refused or stopped.
+
+        A full disk does not stop the command itself.
+        """
         with self._lock:
             ack = self._acks.setdefault(command.id, Ack(command.id, self._session, command.verb))
             ack.stages.append(Stage(stage, time.time(), step, detail))
-            # An acknowledgement is a courtesy: the event file tells the same, and the next stage writes all of them.
-            # Not forced to the disk: an abort waits for it, and after a power cut the session is another one anyway.
-            with contextlib.suppress(OSError):
-                write_document(self._run.ack(command.id), encode_document(ack), durable=False)
+            content = encode_document(ack)
+        # An acknowledgement is a courtesy: the event file tells the same, and the next stage writes all of them.
+        # Not forced to the disk: an abort waits for it, and after a power cut the session is another one anyway.
+        # Outside the lock: the loop does not wait for the thread that listens, nor that for the loop.
+        with contextlib.suppress(OSError):
+            write_document(self._run.ack(command.id), content, durable=False)
+            if ack.ended:
+                # From now on the file says that this id was answered; one that was not written stays here.
+                self._acks.pop(command.id, None)
 
 
 def send(run: RunDir, verb: str, *, args: dict[str, Any] | None = None, ttl_s: float = 120.0) -> Command:

@@ -11,7 +11,8 @@ import msgspec
 FORMAT = 1
 """The major format. A reader refuses a higher one and ignores keys that it does not know."""
 
-FORMAT_MINOR = 0
+FORMAT_MINOR = 1
+"""1: `restored` says how, `soft_reset` events, a `condition` event may hold the window that fired it."""
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
@@ -30,7 +31,7 @@ VERBS = (
     "set_log_every",
 )
 
-ANSWERED = ("abort", "checkpoint", "pause", "resume", "set_log_every")
+ANSWERED = ("abort", "checkpoint", "pause", "resume", "soft_reset", "restore", "set_log_every")
 """Those that the trainer of this package acts on; it refuses the rest."""
 
 
@@ -168,7 +169,7 @@ class Heartbeat(msgspec.Struct, omit_defaults=True):
     last_step_age_s: float | None = None
     """Since the last step, a pause not counted; None before the first."""
     doing: str = "start"
-    """step | eval | save | pause | start | stop"""
+    """step | eval | save | pause | restore | start | stop"""
     step_ms_p50: float | None = None
     step_ms_p99: float | None = None
 
@@ -281,6 +282,7 @@ class ConsciousnessTelemetry(msgspec.Struct, omit_defaults=True, kw_only=True):
     rss_bytes: float | None = None
     gpu_util_pct: float | None = None
     gpu_mem_bytes: float | None = None
+    gpu_mem_pct: float | None = None
 
     def metrics(self) -> dict[str, float]:
         """What was measured, by name."""

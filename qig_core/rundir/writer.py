@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ from qig_core.rundir.values import encode_basin, is_run_id, name_nonfinite, spli
 
 _the_float = float.conjugate
 _SYNC_S = 5.0
+_LISTEN_S = 0.3
+"""What reading the mailbox may take of each second: a flood of commands must not hold up the heartbeat."""
+_RESTART_S = 1.0
+_TELL_AGAIN_S = 60.0
 _MAX_BUFFERED = 100_000
 
 Metrics = Mapping[str, float | None] | ConsciousnessTelemetry
@@ -177,6 +181,8 @@ class RunWriter:
         self._last_sync = time.monotonic()
         self._pid = os.getpid()
         self._closed = False
+        self._next_restart = -inf
+        self._told: tuple[str, float] = ("", -inf)
         self.write_error: RecordWriteError | None = None
         """What the disk refused in the heartbeat thread; the next step boundary raises it, once."""
         for document in (run.manifest, run.heartbeat):
@@ -305,18 +311,51 @@ class RunWriter:
         self.event("metrics", specs=list(metrics))
 
     def step_done(self, step: int) -> None:
-        """A step boundary: two attributes for the heartbeat; raises what the disk refused in the background.
+        """A step boundary: a few attributes for the heartbeat, then what `look_after` does."""
+        heartbeat = self.heartbeat
+        heartbeat.step_done(step)
+        if self.write_error is not None or heartbeat.failure is not None or heartbeat.death is not None:
+            self.look_after(step)
 
-        It is raised once: a loop that goes on meets it again when it happens again.
+    def look_after(self, step: int) -> None:
+        """Raise what the disk refused in the background, note what broke there, start a thread that died again.
+
+        It is raised once: a loop that goes on meets it again when it happens again. For every loop that waits between
+        two boundaries as well: in a pause nobody else would hear that it is to end.
+
+        Raises:
+            RecordWriteError: see above.
         """
-        self.heartbeat.step_done(step)
+        heartbeat = self.heartbeat
         if self.write_error is not None:
             error, self.write_error = self.write_error, None
             raise error
-        if self.heartbeat.failure is not None:
-            failure, self.heartbeat.failure = self.heartbeat.failure, None
-            text = f"the listening thread failed: {type(failure).__name__}: {failure}"[:500]
-            self.event("note", step=step, severity="critical", text=text)
+        if heartbeat.failure is not None:
+            failure, heartbeat.failure = heartbeat.failure, None
+            self._note(step, f"the listening thread failed: {type(failure).__name__}: {failure}")
+        if heartbeat.death is not None:
+            self._restart_heartbeat(step, heartbeat.death)
+
+    def _restart_heartbeat(self, step: int, death: BaseException) -> None:
+        """At most once a second. Not in a forked child: the thread is its parent's."""
+        now = time.monotonic()
+        if now < self._next_restart or self._closed or os.getpid() != self._pid:
+            return
+        self._next_restart = now + _RESTART_S
+        why = f"{type(death).__name__}: {death}"
+        try:
+            self.heartbeat.restart()
+        except (RuntimeError, MemoryError) as error:
+            self._note(step, f"the listening thread died and could not be started again ({error}): {why}")
+        else:
+            self._note(step, f"the listening thread died and was started again: {why}")
+
+    def _note(self, step: int, text: str) -> None:
+        """Record that something is wrong; what is told every second otherwise, once a minute."""
+        now, (told, when) = time.monotonic(), self._told
+        if text != told or now - when >= _TELL_AGAIN_S:
+            self._told = (text, now)
+            self.event("note", step=step, severity="critical", text=text[:500])
 
     def save_manifest(self) -> None:
         """Replace run.json by `manifest`, secrets as "***": at start, resume and end, or after a change of config."""
@@ -339,15 +378,7 @@ class RunWriter:
         step = self.heartbeat.step
         try:
             self._look_for_itself()
-            for rejected in self.mailbox.poll(step):
-                self.event(
-                    "command",
-                    step=step,
-                    severity="warning",
-                    stage="refused",
-                    name=rejected.name,
-                    reason=rejected.reason,
-                )
+            self._hear_the_mailbox(step)
             collectors = tuple(self._streams.values())
             for collector in collectors:
                 collector.flush()
@@ -359,6 +390,21 @@ class RunWriter:
                 self._events.sync()
         except RecordWriteError as error:
             self.write_error = error
+
+    def _hear_the_mailbox(self, step: int | None) -> None:
+        until = time.monotonic() + _LISTEN_S
+        while True:
+            for rejected in self.mailbox.poll(step):
+                self.event(
+                    "command",
+                    step=step,
+                    severity="warning",
+                    stage="refused",
+                    name=rejected.name,
+                    reason=rejected.reason,
+                )
+            if not self.mailbox.has_more or time.monotonic() >= until:
+                return
 
     def _look_for_itself(self) -> None:
         """Records go on into files that were deleted or moved away, without an error."""

@@ -2,16 +2,20 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from qig_core.safety.rolling import median_of
 from qig_core.safety.trailing import TrailingWindow
+
+Rule = Literal["default", "reference"]
 
 WINDOW = 100
 MIN_EVALUATIONS = 20
 MAX_Z = 8.0
 PHI_FLOOR_SHARE = 0.7
 PHI_BASELINE_SIZE = 50
+REFERENCE_REGIME = "topological_instability"
 
 _MAD_FLOOR_SHARE = 0.01
 _SPIKING = ("loss", "grad_norm")
@@ -37,25 +41,38 @@ def wilson_interval(hits: int, total: int, z: float = _Z95) -> tuple[float, floa
 
 
 class Breakdown:
-    """Counts evaluations that the default profile calls a breakdown.
+    """Counts evaluations that a profile's rule calls a breakdown.
 
-    One is: a value that is not finite; a loss or gradient norm whose robust z = 0.6745 (x − median)/MAD over the last
-    100 sound values exceeds 8 (MAD at least 1 % of the median); or phi under 0.7 x its baseline, the median of the 50
-    evaluations of phi that follow step `phi_armed_after`.
+    default: an evaluation is a step. A breakdown is a value that is not finite; a loss or gradient norm whose robust
+    z = 0.6745 (x − median)/MAD over the last 100 sound values exceeds 8 (MAD at least 1 % of the median); or phi under
+    0.7 x its baseline, the median of the 50 evaluations of phi that follow step `phi_armed_after`.
+
+    reference: an evaluation is a step at which a regime was measured. A breakdown is topological_instability.
 
     Args:
         phi_armed_after: max(200, 2 x warm-up) in a training run.
+        rule: the profile's `breakdown`.
     """
 
-    def __init__(self, phi_armed_after: int = 200) -> None:
+    def __init__(self, phi_armed_after: int = 200, rule: Rule = "default") -> None:
+        self.rule = rule
         self._phi_armed_after = phi_armed_after
         self._recent: deque[bool] = deque(maxlen=WINDOW)
         self._sound = {name: TrailingWindow(WINDOW, 0) for name in _SPIKING}
         self._phi_baseline: list[float] = []
 
-    def observe(self, step: int, metrics: Mapping[str, float | None]) -> float | None:
-        """Take in what was measured at a step; percent, or None under 20 evaluations."""
-        self._recent.append(self._is_breakdown(step, metrics))
+    def observe(self, step: int, metrics: Mapping[str, float | None], regime: str | None = None) -> float | None:
+        """Take in what was measured at a step; percent, or None under 20 evaluations and where there was none.
+
+        Args:
+            regime: its name, None where it was not measured; the default rule does not ask.
+        """
+        if self.rule == "default":
+            self._recent.append(self._is_breakdown(step, metrics))
+        elif regime is None:
+            return None
+        else:
+            self._recent.append(regime == REFERENCE_REGIME)
         if len(self._recent) < MIN_EVALUATIONS:
             return None
         return 100.0 * sum(self._recent) / len(self._recent)
@@ -84,13 +101,14 @@ class Breakdown:
         if phi is not None and math.isfinite(phi) and step >= self._phi_armed_after:
             if len(self._phi_baseline) < PHI_BASELINE_SIZE:
                 self._phi_baseline.append(phi)
-            elif phi < PHI_FLOOR_SHARE * _median(self._phi_baseline):
+            elif phi < PHI_FLOOR_SHARE * median_of(self._phi_baseline):
                 broken = True
         return broken
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `from_state` goes on."""
         return {
+            "rule": self.rule,
             "phi_armed_after": self._phi_armed_after,
             "recent": [int(hit) for hit in self._recent],
             "sound": {name: window.values() for name, window in self._sound.items()},
@@ -99,15 +117,10 @@ class Breakdown:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Breakdown":
-        breakdown = cls(int(state["phi_armed_after"]))
+        """Go on from a `state`; one of before there were rules has the default one."""
+        breakdown = cls(int(state["phi_armed_after"]), state.get("rule", "default"))
         breakdown._recent.extend(bool(hit) for hit in state["recent"])
         for name in _SPIKING:
             breakdown._sound[name] = TrailingWindow(WINDOW, 0, state["sound"][name])
         breakdown._phi_baseline = list(state["phi_baseline"])
         return breakdown
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])

@@ -1,54 +1,83 @@
 """What a trainer does with the commands in its mailbox. Called at step boundaries only."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from qig_core.rundir.schema import Command
+from qig_core.rundir.values import is_run_id
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import Cause, EmergencyAbortHandler
+from qig_core.safety.going_back import Ask
 from qig_core.safety.saves import Saves
 
+AT_ONCE = 64
+"""Commands that one step boundary answers; the rest waits for the next."""
 _PAUSE_LOOK_S = 0.05
 
 
 class CommandDesk:
     """Answers each command by stages: acting, then done, refused or, for an abort, stopped.
 
-    set_log_every takes `{"value": n}`.
+    set_log_every takes `{"value": n}`, restore `{"checkpoint": NAME}`.
+
+    Args:
+        cannot_go_back: why the loop cannot, or nothing.
+        nothing_good: why there is no checkpoint for a soft reset, or nothing.
     """
 
-    def __init__(self, writer: RunWriter, saves: Saves, abort: EmergencyAbortHandler, *, log_every: int) -> None:
+    def __init__(
+        self,
+        writer: RunWriter,
+        saves: Saves,
+        abort: EmergencyAbortHandler,
+        *,
+        log_every: int,
+        cannot_go_back: Callable[[], str],
+        nothing_good: Callable[[], str],
+    ) -> None:
         self._writer = writer
         self._saves = saves
         self._abort = abort
-        self._paused = False
+        self._cannot_go_back = cannot_go_back
+        self._nothing_good = nothing_good
+        self.paused = False
         self.log_every = max(1, log_every)
         self.aborts: list[Command] = []
         """Those that asked for the stop: they are told when it is reached."""
+        self.going_back: Ask | None = None
+        """What a command asked for: whoever holds the loop acts on it and takes it away."""
 
     def obey(self, step: int) -> None:
-        """Act on the commands that wait; a pause is sat out here.
+        """Act on the commands that wait; a pause is sat out here, until it ends or the run is to go back or to stop.
 
         Raises:
             RecordWriteError: an answer could not be recorded.
         """
         self._answer_all(step)
-        if not self._paused:
+        if not self.paused or self.going_back is not None:
             return
         since = time.monotonic()
-        while self._paused and not self._abort.asked:
+        while self.paused and self.going_back is None and not self._abort.asked:
             self._writer.heartbeat.doing = "pause"
             time.sleep(_PAUSE_LOOK_S)
-            if self._writer.write_error is not None:
-                raise self._writer.write_error
+            self._writer.look_after(step)
             self._answer_all(step)
         self._saves.not_training(time.monotonic() - since)
         self._writer.heartbeat.step_done(step)  # a pause is no step time
 
     def dismiss(self, step: int | None) -> None:
         """The run has ended: refuse what still waits."""
+        if self.going_back is not None:
+            self.went_back("refused", step, reason="the run is to stop")
         for pending in self._writer.mailbox.take():
             self.stage(pending.command, "refused", step, reason="the run has ended")
+
+    def went_back(self, stage: str, step: int | None, **detail: Any) -> None:
+        """Take away what was asked for, and tell who asked."""
+        ask, self.going_back = self.going_back, None
+        if ask is not None and ask.command is not None:
+            self.stage(ask.command, stage, step, **detail)
 
     def stage(self, command: Command, stage: str, step: int | None, **detail: Any) -> None:
         """Write a stage into the acknowledgement and into the events."""
@@ -59,12 +88,32 @@ class CommandDesk:
         )
 
     def _answer_all(self, step: int) -> None:
-        for pending in self._writer.mailbox.take():
+        checkpoints: list[Command] = []
+        for pending in self._writer.mailbox.take(AT_ONCE):
             command = pending.command
             if pending.is_late(time.monotonic()):
                 self.stage(command, "refused", step, reason=f"too late: seen more than {command.ttl_s:g} s ago")
+            elif command.verb == "checkpoint":
+                checkpoints.append(command)
             else:
                 self._answer(command, step)
+        if checkpoints:
+            self._save_for(checkpoints, step)
+
+    def _save_for(self, commands: list[Command], step: int) -> None:
+        """One checkpoint answers all that asked for one at this boundary."""
+        if not self._saves.possible:
+            for command in commands:
+                self.stage(command, "refused", step, reason="this loop gave no save function")
+            return
+        for command in commands:
+            self.stage(command, "acting", step)
+        made = self._saves.attempt(step, "command")
+        for command in commands:
+            if made is None:
+                self.stage(command, "refused", step, reason=f"the save failed: {self._saves.error}")
+            else:
+                self.stage(command, "done", step, name=made.name, digest=made.fingerprint)
 
     def _answer(self, command: Command, step: int) -> None:
         match command.verb:
@@ -72,20 +121,11 @@ class CommandDesk:
                 self.stage(command, "acting", step)
                 self.aborts.append(command)
                 self._abort.request(Cause.command(f"abort by {command.by or 'nobody named'}"))
-            case "checkpoint" if not self._saves.possible:
-                self.stage(command, "refused", step, reason="this loop gave no save function")
-            case "checkpoint":
-                self.stage(command, "acting", step)
-                made = self._saves.attempt(step, "command")
-                if made is None:
-                    self.stage(command, "refused", step, reason=f"the save failed: {self._saves.error}")
-                else:
-                    self.stage(command, "done", step, name=made.name, digest=made.fingerprint)
             case "pause":
-                self._paused = True
+                self.paused = True
                 self.stage(command, "done", step)
-            case "resume" if self._paused:
-                self._paused = False
+            case "resume" if self.paused:
+                self.paused = False
                 self.stage(command, "done", step)
             case "resume":
                 self.stage(command, "refused", step, reason="the run is not paused")
@@ -96,5 +136,28 @@ class CommandDesk:
                     self.stage(command, "done", step, log_every=every)
                 else:
                     self.stage(command, "refused", step, reason="args.value must be a whole number, 1 or more")
+            case "restore" | "soft_reset":
+                if reason := self._ask_to_go_back(command):
+                    self.stage(command, "refused", step, reason=reason)
+                else:
+                    self.stage(command, "acting", step)
             case _:
                 self.stage(command, "refused", step, reason="not supported by this trainer yet")
+
+    def _ask_to_go_back(self, command: Command) -> str:
+        """Keep what is asked for; why not, where it cannot be."""
+        if reason := self._cannot_go_back():
+            return reason
+        if self.going_back is not None:
+            return "another command to go back came first"
+        cause = f"{command.verb} by {command.by or 'nobody named'}"
+        if command.verb == "soft_reset":
+            if reason := self._nothing_good():
+                return reason
+            self.going_back = Ask(how="soft_reset", cause=cause, command=command)
+            return ""
+        name = command.args.get("checkpoint")
+        if not isinstance(name, str) or not is_run_id(name):
+            return "args.checkpoint must be the name of a checkpoint of this run, and no path"
+        self.going_back = Ask(how="restore", cause=cause, checkpoint=name, command=command)
+        return ""

@@ -6,7 +6,7 @@ from typing import Any
 
 from qig_core.safety.profile import Divergence
 from qig_core.safety.trailing import TrailingWindow
-from qig_core.safety.verdict import ALARMS, Dwell, State, Verdict
+from qig_core.safety.verdict import LARGEST, LOWEST, Condition, Dwell, State, within_reach
 
 _SKETCHED = 20
 """Values in the trailing window from which outliers are cut, before it is full and anything is judged."""
@@ -18,7 +18,7 @@ _LEAST_CHANGE = 1e-9
 """The running median is multiplied and divided: from zero it would never move."""
 
 
-class DivergenceCondition:
+class DivergenceCondition(Condition):
     """A moving average of the metric above its recent past, or above its best.
 
     With x the metric, med and MAD those of the trailing window, d a running median of |x − previous x| (0.7 d is the
@@ -37,6 +37,7 @@ class DivergenceCondition:
     """
 
     def __init__(self, limit: Divergence) -> None:
+        super().__init__(limit.id, limit.metric, "<=", limit.unit, limit.dwell)
         self._limit = limit
         self._alpha = 2.0 / (limit.span + 1)
         self._window = TrailingWindow(limit.window, limit.lag)
@@ -49,12 +50,13 @@ class DivergenceCondition:
         self._best: float | None = None
         self._previous = 0.0
         self._change = _LEAST_CHANGE
-        self.verdict = Verdict(limit.id, "unarmed", limit.metric, "<=", None, limit.unit, None, None, limit.dwell)
 
     def evaluate(self, step: int, metrics: Mapping[str, float | None]) -> bool:
         limit = self._limit
         measured = metrics.get(limit.metric)
-        if measured is None or not math.isfinite(measured):
+        if measured is None:
+            return False
+        if not LOWEST <= measured <= LARGEST and (measured := within_reach(measured)) is None:
             return False
         value = x = float(measured)
         window = self._window
@@ -88,15 +90,15 @@ class DivergenceCondition:
         if (self._best is None or average < self._best) and self._count >= limit.span:
             self._best = average
         nearest = past if past < best else best
-        old = self.verdict
-        state: State = "unarmed"
         if self._armed:
-            state = "ok"
-            if average > nearest or old.state != "ok" or self._above_past.streak or self._above_best.streak:
+            state: State = "ok"
+            if average > nearest or self.state != "ok" or self._above_past.streak or self._above_best.streak:
                 above_past = self._above_past.update(average > past)
                 above_best = self._above_best.update(average > best)
                 if above_past or above_best:
                     state = limit.severity
+                self.become(state, step)
+            self.limit = nearest
         if not self._armed or average <= nearest:
             window.add(value)
             self._armed = window.full
@@ -106,21 +108,11 @@ class DivergenceCondition:
             elif self._change > _LEAST_CHANGE:
                 self._change /= pace
         self._previous = value
-        self.verdict = Verdict(
-            limit.id,
-            state,
-            limit.metric,
-            "<=",
-            nearest if state != "unarmed" else None,
-            limit.unit,
-            average,
-            old.since_step if state == old.state else step,
-            limit.dwell if past <= best else limit.margin_dwell,
-            () if state not in ALARMS else (limit.metric,),
-        )
+        self.value = average
+        self.dwell = limit.dwell if past <= best else limit.margin_dwell
         return True
 
-    def state(self) -> dict[str, Any]:
+    def state_of(self) -> dict[str, Any]:
         return {
             "count": self._count,
             "average": self._average,
@@ -140,5 +132,7 @@ class DivergenceCondition:
         self._change = float(state["change"])
         self._window = TrailingWindow(self._limit.window, self._limit.lag, map(float, state["window"]))
         self._armed = self._window.full
+        if not self._armed:  # also where the window has become larger
+            self.state, self.limit = "unarmed", None
         self._above_past.restore(state["above_past"])
         self._above_best.restore(state["above_best"])

@@ -80,6 +80,12 @@ class Memory:
         self._last.append((step, time.time(), metrics))
         self.latest.update(metrics)
 
+    def forget_latest(self) -> None:
+        """The state is another one: what was measured last does not belong to it. The samples stay."""
+        self.latest = {}
+        self.basin = self.regime = None
+        self._newest, self._before = {}, {}
+
     @property
     def has_more(self) -> bool:
         """Whether the newest sample has a metric that the one before had not."""

@@ -11,6 +11,7 @@ from qig_core.rundir.printable import printable
 from qig_core.rundir.schema import CheckpointManifest
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import AbortState, Cause, EmergencyAbortHandler
+from qig_core.safety.announcing import Announcer
 from qig_core.safety.commands import CommandDesk
 from qig_core.safety.emergency import EmergencyRecord, Memory, StageTime
 from qig_core.safety.monitor import SafetyMonitor
@@ -45,6 +46,7 @@ class Ending:
         saves: Saves,
         desk: CommandDesk,
         memory: Memory,
+        announcer: Announcer,
     ) -> None:
         self._writer = writer
         self._outcome = outcome
@@ -53,6 +55,7 @@ class Ending:
         self._saves = saves
         self._desk = desk
         self._memory = memory
+        self._announcer = announcer
 
     def foreshadow(self, cause: Cause) -> None:
         """The record before the save, so that a process killed in it leaves more than silence.
@@ -88,11 +91,13 @@ class Ending:
         note = f"not stopped in time, busy with {self._writer.heartbeat.doing}"
         with contextlib.suppress(OSError), open(self._writer.run.emergency_stacks(self._abort.id), "w") as file:
             faulthandler.dump_traceback(file=file, all_threads=True)
+        self._announcer.end(self._outcome.step, code, f"{cause.text()}; {note}")  # on its way while the disk is asked
         self._write_record(cause, code, note=note)
         with contextlib.suppress(OSError, QigError):
             self._tell(cause, code, None, note)
         with contextlib.suppress(OSError, QigError):
             self._writer.close(code, f"{cause.text()}; no checkpoint: {note}")
+        self._announcer.close(1.0)
 
     def _tell(self, cause: Cause, code: int, made: CheckpointManifest | None, note: str) -> None:
         name = made.name if made else None

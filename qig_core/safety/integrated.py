@@ -1,39 +1,44 @@
-"""The guard around anybody's training loop: judge, record, obey, save, stop in order. Measures and trains nothing.
+"""The guard around anybody's training loop: judge, record, obey, save, go back, stop in order. Trains nothing.
 
-    with IntegratedMonitor.open("runs", name="mine", total_steps=steps, save=save) as monitor:
-        for step in range(monitor.first_step, steps):
+    with IntegratedMonitor.open("runs", name="mine", total_steps=steps, save=save, restore=restore) as monitor:
+        for step in monitor.steps():
             loss = ...; loss.backward()
-            if not monitor.check(step, {"loss": loss.item()}):
-                break
-            optimizer.step()
-        monitor.finish(steps)
+            if monitor.check(step, {"loss": loss.item()}):
+                optimizer.step()
     sys.exit(monitor.exit_code)
 
-`step` counts the optimiser updates that were applied. `check` comes before the update: a checkpoint taken in it holds
-exactly `step` updates, and a resume begins by doing step `step` again, if `restore` and `resume` are given to `open`.
-`finish` makes the last checkpoint: only the loop knows that its last update was applied. It does nothing after a stop.
+`step` counts the optimiser updates that were applied. `check` comes before the update, and where it says False the
+update is left out: the run stops, or goes back, and `steps` goes on accordingly. A checkpoint taken in it holds exactly
+`step` updates, and a resume begins by doing step `step` again. When the last update was applied, `steps` makes the last
+checkpoint. A loop over a `range` of its own works as well: it must `break` at False, call `finish` at its end, and
+cannot go back.
 """
 
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from qig_core.errors import ExitCode, RecordWriteError, UsageError, exit_code_of
+from qig_core.errors import CheckpointError, ExitCode, RecordWriteError, UsageError, exit_code_of
 from qig_core.rundir.host import git_revision, versions
 from qig_core.rundir.layout import resolve_run, split_selector
 from qig_core.rundir.schema import CheckpointManifest, Manifest, MetricSpec
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import DEADLINE_S, AbortState, Cause, EmergencyAbortHandler, SaveSkipped
+from qig_core.safety.alerts import AlertSettings
+from qig_core.safety.announcing import Announcer
 from qig_core.safety.commands import CommandDesk
+from qig_core.safety.delivery import Channel
 from qig_core.safety.emergency import Memory
 from qig_core.safety.ending import Ending, Outcome
+from qig_core.safety.going_back import Ask, GoingBack, HalfRestored, check_restore
 from qig_core.safety.monitor import Judgement, SafetyMonitor
 from qig_core.safety.profile import DEFAULT, Profile, load_profile, to_dict
-from qig_core.safety.saves import Restore, Save, Saves
-from qig_core.safety.verdict import Verdict
+from qig_core.safety.reset import ResetPolicy
+from qig_core.safety.saves import POLICY_KEY, Restore, Save, Saves
+from qig_core.safety.verdict import ALARMS, Verdict
 
 
 def _plain(metrics: Mapping[str, float | None]) -> dict[str, float]:
@@ -59,8 +64,12 @@ class IntegratedMonitor:
 
     Args:
         writer: holds the run.
-        profile: which limits are judged, or its name ("default", "off") or TOML path; a critical one stops the run.
+        profile: which limits are judged, or its name ("default", "reference", "off") or TOML path. A critical one stops
+            the run, unless the profile wants it answered by a soft reset first.
         save: publishes a checkpoint; without it checkpoint commands are refused, and a stop saves nothing.
+        restore: puts the state of a checkpoint back, as `qig_core.checkpoints.saving.restorer` makes one; without it
+            the run cannot go back.
+        alerts: who is told of alarms and of the end.
         log_every: steps between samples. A sample with a transition, a basin, a regime, or a metric that the check
             before did not have, is always recorded.
         checkpoint_every: steps between interval checkpoints; 0 for none.
@@ -75,6 +84,8 @@ class IntegratedMonitor:
         *,
         profile: Profile | str = DEFAULT,
         save: Save | None = None,
+        restore: Restore | None = None,
+        alerts: AlertSettings | None = None,
         log_every: int = 1,
         checkpoint_every: int = 0,
         deadline_s: float = DEADLINE_S,
@@ -87,10 +98,13 @@ class IntegratedMonitor:
         corpus_digest: str = "",
     ) -> None:
         profile = load_profile(profile) if isinstance(profile, str) else profile
+        check_restore(profile, restore)
         self.writer = writer
         self.first_step = first_step
         """Where the loop begins: the updates that its state holds already."""
         self.safety = SafetyMonitor.from_state(profile, monitor_state or {})
+        self._policy = ResetPolicy(profile.soft_reset)
+        self._policy.restore((monitor_state or {}).get(POLICY_KEY, {}))
         self.abort = EmergencyAbortHandler(
             deadline_s=deadline_s, signals=signals, on_deadline=lambda: self._ending.deadline()
         )
@@ -99,6 +113,7 @@ class IntegratedMonitor:
             writer,
             save,
             safety=self.safety,
+            policy=self._policy,
             abort=self.abort,
             memory=self._memory,
             training_s=training_s,
@@ -106,7 +121,16 @@ class IntegratedMonitor:
             config_digest=config_digest,
             corpus_digest=corpus_digest,
         )
-        self._desk = CommandDesk(writer, self._saves, self.abort, log_every=log_every)
+        self._back = GoingBack(writer, restore, policy=self._policy, abort=self.abort)
+        self._desk = CommandDesk(
+            writer,
+            self._saves,
+            self.abort,
+            log_every=log_every,
+            cannot_go_back=self._back.refusal,
+            nothing_good=lambda: "" if self._policy.good else self._policy.nothing_good(),
+        )
+        self._announcer = Announcer(writer, self.safety, alerts)
         self._outcome = Outcome()
         self._ending = Ending(
             writer,
@@ -116,10 +140,13 @@ class IntegratedMonitor:
             saves=self._saves,
             desk=self._desk,
             memory=self._memory,
+            announcer=self._announcer,
         )
         self._reasons: Mapping[str, str] = {}
         self._checkpoint_every = checkpoint_every if save is not None else 0
         self._first: int | None = None
+        self._went_back_to: int | None = None
+        """The step that `steps` is to go on with, where it is not the next one."""
         self._closed = False
         self._pid = os.getpid()
 
@@ -139,18 +166,23 @@ class IntegratedMonitor:
         """Begin a new run under the folder `runs`, or go on with one; `settings` are the constructor's.
 
         Args:
-            restore: puts the state of a checkpoint back, as `qig_core.checkpoints.saving.restorer` makes one.
             total_steps: how many updates the loop is to make; a resume without one keeps the recorded one.
             resume: RUN[@STEP|@CHECKPOINT]: a run's id, `latest`, its name or its path; from its newest checkpoint that
                 verifies where none is named. None: a new run. What is random in the loop is set up before `open`.
 
         Raises:
             RecordWriteError: the folder cannot be written.
+            ConfigError: a profile or alerts that cannot be.
             UsageError: `resume` without `restore`, or no such run.
             RunLocked, CheckpointError, ConfigError: as `restore` does; the run is then as it was.
         """
-        if isinstance(profile := settings.get("profile"), str):
-            settings["profile"] = load_profile(profile)  # refused before there is a run
+        # Refused before there is a run.
+        profile = settings.get("profile", DEFAULT)
+        settings["profile"] = profile = load_profile(profile) if isinstance(profile, str) else profile
+        check_restore(profile, restore)
+        if alerts := settings.get("alerts"):
+            Channel(alerts)
+        settings["restore"] = restore
         if resume is not None:
             if restore is None:
                 raise UsageError(f"resume={resume!r} needs restore=restorer(load_state): what puts a state back")
@@ -243,14 +275,17 @@ class IntegratedMonitor:
                 self.writer.event("unmeasured", step=step, reasons=self._reasons)
             if step % self._desk.log_every == 0 or measured or judgement.transitions or memory.has_more:
                 self.writer.telemetry.log(step, sample, basin=basin, regime=regime)
-            if judgement.transitions or judgement.moved:
-                self._announce(step, judgement)
+            if judgement.transitions or judgement.moved or judgement.advice:
+                self._announcer.judged(step, judgement)
+            self._policy.checked(judgement.worst in ALARMS)
             if self.writer.mailbox.pending:
                 self._desk.obey(step)
-            if judgement.verdicts and judgement.verdicts[0].state == "critical":
-                self.abort.request(Cause.limit("; ".join(map(self._in_words, judgement.critical))))
+            if judgement.worst == "critical":
+                self._answer(judgement)
             if self.abort.asked:
                 self._stop(step)
+                return False
+            if self._desk.going_back is not None and not self._go_back(step):
                 return False
             if self._checkpoint_every:
                 # The step that a session begins with was saved by the one before, or is the birth of the run; the last
@@ -260,10 +295,28 @@ class IntegratedMonitor:
                     self._saves.attempt(step, "interval")
                 self._first = step if self._first is None else self._first
         except RecordWriteError as error:
-            self._stop_for_disk(step, error)
+            self._stop_for_disk(self._outcome.step, error)
             return False
         self._saves.step_begins()
         return True
+
+    def steps(self, *, last: bool = False) -> Iterator[int]:
+        """The steps to do, from `first_step` on: after each the next one, or the one that the run has gone back to.
+
+        Ends when the run has stopped; when the last update was applied, after `finish`. Without `total_steps` endless.
+
+        Args:
+            last: give the total as a step too, after the last update, for a last look; `finish` is then the caller's.
+        """
+        self._back.loop_follows = True
+        total = self.writer.manifest.total_steps
+        step = self.first_step
+        while not self._outcome.ended and (total is None or step < total + last):
+            yield step
+            again, self._went_back_to = self._went_back_to, None
+            step = step + 1 if again is None else again
+        if total is not None and not last:
+            self.finish(total)
 
     def finish(self, step: int) -> CheckpointManifest | None:
         """The last update was applied, `step` in all: save with the reason "end". None where nothing was saved."""
@@ -292,10 +345,53 @@ class IntegratedMonitor:
         told = dict.fromkeys(self._reasons[name] for name in names if name in self._reasons)
         return verdict.text() + (f" ({'; '.join(told)})" if told else "")
 
-    def _announce(self, step: int | None, judgement: Judgement) -> None:
-        for verdict in judgement.transitions + judgement.moved:
-            severity = verdict.state if verdict.state in ("warning", "critical") else "info"
-            self.writer.event("condition", step=step, severity=severity, **verdict.data())
+    def _answer(self, judgement: Judgement) -> None:
+        """To critical alarms: a soft reset where the profile wants it and it can be, else a stop."""
+        critical = judgement.critical
+        words = "; ".join(map(self._in_words, critical))
+        if self._policy.answers([verdict.id for verdict in critical]):
+            refusal = self._back.refusal() or self._policy.refusal()
+            if not refusal:
+                # A person who asked at this very step knows better where to.
+                self._desk.going_back = self._desk.going_back or Ask(how="soft_reset", cause=words)
+                return
+            words += f"; soft reset not possible: {refusal}"
+        self.abort.request(Cause.limit(words))
+
+    def _go_back(self, step: int) -> bool:
+        """Do what the desk was asked for; whether the step goes on, because nothing has changed."""
+        while (ask := self._desk.going_back) is not None:
+            try:
+                gone = self._back.go(ask)
+            except CheckpointError as error:
+                self._desk.went_back("refused", step, reason=str(error))
+                self.writer.heartbeat.step_done(step)
+                if ask.command is None:
+                    self.abort.request(Cause.limit(f"{ask.cause}; soft reset not possible: {error}"))
+                if self.abort.asked:
+                    self._stop(step)
+                    return False
+                return self._went_back_to is None
+            except HalfRestored as error:
+                self._desk.went_back("refused", step, reason=f"the run stops, its state is half restored: {error}")
+                cause = self.abort.request(Cause("error", f"{ask.how}: {error}"[:500], int(ExitCode.INTERNAL)))
+                self._ending.conclude(cause, cause.exit_code, None, "the state is half restored")
+                return False
+            step = self._outcome.step = self._went_back_to = gone.restored.step
+            self.writer.heartbeat.step_done(step)
+            self.safety.restore(gone.restored.monitor_state or {})
+            self._memory.forget_latest()
+            self._saves.goes_on_from(gone.restored.checkpoint, gone.restored.training_s)
+            self._saves.step_begins()
+            self._first, self._reasons = None, {}
+            self._announcer.all(step)
+            self._desk.went_back("done", step, **gone.facts)
+            if self._desk.paused and not self.abort.asked:
+                self._desk.obey(step)
+            if self.abort.asked:
+                self._stop(step)
+                return False
+        return False
 
     def _stop(self, step: int) -> None:
         """Save if that is possible, then write down what happened."""
@@ -319,10 +415,10 @@ class IntegratedMonitor:
                     code = int(ExitCode.EMERGENCY_CHECKPOINT_FAILED)
         self._ending.conclude(cause, code, made, note)
 
-    def _stop_for_disk(self, step: int, error: RecordWriteError) -> None:
+    def _stop_for_disk(self, step: int | None, error: RecordWriteError) -> None:
         self._outcome.failed(error)
         self.abort.request(Cause("error", str(error), int(ExitCode.IO)))
-        self._stop(step)
+        self._stop(step or 0)
 
     def __enter__(self) -> Self:
         self.abort.__enter__()
@@ -332,8 +428,7 @@ class IntegratedMonitor:
             if self.writer.manifest.profile != profile:
                 self.writer.manifest.profile = profile
                 self.writer.save_manifest()
-            # All of them, whatever was told before: a reader folds the state from the last start on.
-            self._announce(None, Judgement(self.safety.verdicts(), transitions=self.safety.verdicts()))
+            self._announcer.begin()
         except BaseException:
             self.close()
             raise
@@ -345,8 +440,12 @@ class IntegratedMonitor:
         try:
             if error is not None and not self._outcome.ended:
                 self._fail(error)
-            elif self.abort.asked and not self._outcome.ended and (cause := self.abort.cause):
-                self._ending.conclude(cause, cause.exit_code, None, "the loop ended before a step boundary")
+            elif self._went_back_to is not None and not self._outcome.ended:
+                went = f"the loop ended where it should have gone back to step {self._went_back_to}: no break at False"
+                cause = self.abort.request(Cause("error", went, int(ExitCode.INTERNAL)))
+                self._ending.conclude(cause, cause.exit_code, None, "the state is the one that was gone back to")
+            elif not self._outcome.ended and (asked := self.abort.cause) is not None:
+                self._ending.conclude(asked, asked.exit_code, None, "the loop ended before a step boundary")
         finally:
             self.close()
 
@@ -368,6 +467,7 @@ class IntegratedMonitor:
             return
         self._closed = True
         outcome = self._outcome
+        self._announcer.end(outcome.step, outcome.exit_code, outcome.reason)
         try:
             try:
                 self._desk.dismiss(outcome.step)
@@ -378,3 +478,4 @@ class IntegratedMonitor:
             outcome.exit_code = outcome.exit_code or int(ExitCode.IO)
         finally:
             self.abort.__exit__(None, None, None)
+            self._announcer.close()

@@ -19,6 +19,11 @@ from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import EmergencyAbortHandler, SaveSkipped
 from qig_core.safety.emergency import Memory
 from qig_core.safety.monitor import SafetyMonitor
+from qig_core.safety.reset import ResetPolicy
+from qig_core.safety.verdict import ALARMS
+
+POLICY_KEY = "soft_reset"
+"""Where the monitor's state keeps what soft resets are decided by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,8 @@ class Restored(Protocol):
     @property
     def checkpoint(self) -> str | None: ...
     @property
+    def fingerprint(self) -> str | None: ...
+    @property
     def monitor_state(self) -> Mapping[str, Any] | None: ...
     @property
     def training_s(self) -> float: ...
@@ -109,6 +116,7 @@ class Saves:
         save: Save | None,
         *,
         safety: SafetyMonitor,
+        policy: ResetPolicy,
         abort: EmergencyAbortHandler,
         memory: Memory,
         training_s: float,
@@ -121,10 +129,10 @@ class Saves:
         self.step_begins: Callable[[], None] = getattr(save, "step_begins", _nothing)
         """To be called when a step begins, before it draws random numbers."""
         self._safety = safety
+        self._policy = policy
         self._abort = abort
         self._memory = memory
-        self._began = time.monotonic() - training_s
-        self._parent = parent
+        self.goes_on_from(parent, training_s)
         self._config_digest = config_digest
         self._corpus_digest = corpus_digest
         self.newest: CheckpointManifest | None = None
@@ -134,6 +142,13 @@ class Saves:
     @property
     def possible(self) -> bool:
         return self._save is not None
+
+    def goes_on_from(self, parent: str | None, training_s: float) -> None:
+        """The state is that of a checkpoint, or of a run's birth."""
+        self._parent = parent
+        self._began = time.monotonic() - training_s
+        if parent is not None:
+            self._policy.saved(parent, sound=not any(state in ALARMS for state in self._safety.states().values()))
 
     def not_training(self, seconds: float) -> None:
         """Take a pause out of the training time."""
@@ -152,7 +167,7 @@ class Saves:
             session=writer.session,
             step=step,
             reason=reason,
-            monitor_state=self._safety.state(),
+            monitor_state=self._safety.state() | {POLICY_KEY: self._policy.state()},
             metrics=metrics,
             nonfinite=nonfinite,
             basin=None if memory.basin is None else encode_basin(memory.basin),
@@ -172,6 +187,8 @@ class Saves:
                 self.newest = made = self._save(request)
         finally:
             heartbeat.step_done(step)  # ends `doing`; the time since the last boundary is then no step time
+        alarming = any(state in ALARMS for state in made.conditions.values())
+        self._policy.saved(made.name, sound=not made.nonfinite and not alarming)
         return made
 
     def tell(self, made: CheckpointManifest) -> None:

@@ -10,6 +10,16 @@ from qig_core.rundir.values import name_nonfinite
 State = Literal["unarmed", "ok", "warning", "critical"]
 ALARMS = ("warning", "critical")
 
+LOWEST, LARGEST = -1e150, 1e150
+"""Of what a condition remembers: sums, differences and multiples of such numbers are finite."""
+
+
+def within_reach(value: float) -> float | None:
+    """A finite value as a condition may remember it; None for one that is not finite."""
+    if value - value != 0.0:
+        return None
+    return max(LOWEST, min(value, LARGEST))
+
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What one condition says now."""
@@ -18,7 +28,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     state: State
     metric: str
     comparison: str
-    """Of the healthy side: ">=", "<=" or "finite"."""
+    """Of the healthy side: ">=", "<=", or in words "finite", "steady", "measured"."""
     limit: float | None
     """The number that the value is compared with now; None before there is one."""
     unit: str
@@ -44,7 +54,11 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
         unit = f" {self.unit}" if self.unit else ""
         if self.comparison == "finite":
             return f"{self.id}: {', '.join(self.cause) or self.metric} not finite"
+        if self.comparison == "measured":
+            return f"{self.id}: {', '.join(self.cause) or self.metric} not measured any more"
         value = "unknown" if self.value is None else f"{self.value:.4g}{unit}"
+        if self.comparison == "steady":
+            return f"{self.id}: {self.metric} {value} left its recent past"
         limit = "none yet" if self.limit is None else f"{self.comparison} {self.limit:.4g}{unit}"
         return f"{self.id}: {self.metric} {value}, limit {limit}"
 
@@ -72,3 +86,62 @@ class Dwell:
 
     def restore(self, state: list[int]) -> None:
         self.alarming, self.streak = bool(state[0]), int(state[1])
+
+
+class Condition:
+    """What judges one limit. A subclass evaluates; what it says is put into a Verdict only when somebody asks."""
+
+    def __init__(
+        self, id: str, metric: str, comparison: str, unit: str = "", dwell: int = 1, limit: float | None = None
+    ) -> None:
+        self.id = id
+        self.metrics: tuple[str, ...] = (metric,)
+        """Those that are looked at."""
+        self.metric = metric
+        self.comparison = comparison
+        self.unit = unit
+        self.dwell = dwell
+        self.limit = limit
+        self.state: State = "unarmed"
+        self.value: float | None = None
+        self.since: int | None = None
+        self.cause: tuple[str, ...] = (metric,)
+        """What an alarm is blamed on."""
+
+    def evaluate(self, step: int, metrics: Mapping[str, float | None]) -> bool:
+        """Judge what was measured at this step; whether anything was."""
+        raise NotImplementedError
+
+    def become(self, state: State, step: int) -> None:
+        if state != self.state:
+            self.state, self.since = state, step
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it says now."""
+        return Verdict(
+            self.id,
+            self.state,
+            self.metric,
+            self.comparison,
+            self.limit,
+            self.unit,
+            self.value,
+            self.since,
+            self.dwell,
+            self.cause if self.state in ALARMS else (),
+        )
+
+    def resume(self, said: Verdict) -> None:
+        """Go on from what was said when the state was taken that `restore` gets next."""
+        self.state, self.metric, self.comparison = said.state, said.metric, said.comparison
+        self.limit, self.value, self.since, self.dwell = said.limit, said.value, said.since_step, said.dwell
+        self.cause = said.cause or self.cause
+
+    def state_of(self) -> dict[str, Any]:
+        """Plain data, beside the verdict, from which `restore` goes on."""
+        raise NotImplementedError
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """After `resume`. Where the profile's numbers are others now, they hold, also in what is shown."""
+        raise NotImplementedError

@@ -15,11 +15,13 @@ import torch
 from torch.nn import functional
 
 from qig_core.checkpoints.recovery import Restored
-from qig_core.checkpoints.saving import saver
+from qig_core.checkpoints.saving import restorer, saver
 from qig_core.measures.basin import BasinTracker
+from qig_core.measures.gpu import GpuMeter
 from qig_core.measures.measurement import NOT_NOW, Measurement
 from qig_core.measures.regime import RegimeTracker
 from qig_core.rundir.writer import RunWriter
+from qig_core.safety.alerts import AlertSettings
 from qig_core.safety.breakdown import Breakdown
 from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.safety.profile import load_profile
@@ -43,6 +45,8 @@ class Trainer:
         self.corpus = corpus
         self.kernel = Kernel(config.kernel, seed=config.seed)
         self.optimizer = optimizers.make(config.optimizer, self.kernel.parameters())
+        self.lr_factor = 1.0
+        """What soft resets have made of the learning rate."""
         self._tokens: torch.Tensor | None = None
         context, data = config.kernel.context, config.data
         self.gradients = ShardedGradients(threads=torch.get_num_threads(), rows=data.batch_size, context=context)
@@ -53,7 +57,8 @@ class Trainer:
         self._heldout = [torch.from_numpy(tokens) for tokens in heldout]
         self.basin = BasinTracker()
         self.regime = RegimeTracker()
-        self.breakdown = Breakdown(phi_armed_after=max(200, 2 * config.optimizer.warmup_steps))
+        self.profile = load_profile(config.safety.profile).armed_after(2 * config.optimizer.warmup_steps)
+        self.breakdown = Breakdown(max(200, 2 * config.optimizer.warmup_steps), self.profile.breakdown)
         self._begun: dict[str, Any] = {}
         """What the step changes before it is judged, as it was when the step began: a resume repeats that step."""
 
@@ -64,6 +69,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "basin": self.basin.state(),
             "regime": self.regime.state(),
+            "lr_factor": self.lr_factor,
         } | self._begun
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -72,6 +78,12 @@ class Trainer:
         self.basin = BasinTracker.from_state(state["basin"])
         self.regime = RegimeTracker.from_state(state["regime"])
         self.breakdown = Breakdown.from_state(state["breakdown"])
+        self._begun = {"breakdown": state["breakdown"]}
+        self.lr_factor = float(state.get("lr_factor", 1.0))
+
+    def scale_lr(self, factor: float) -> None:
+        """Learn at `factor` times the rate from now on."""
+        self.lr_factor *= factor
 
     def begin_step(self) -> None:
         self._begun = {"breakdown": self.breakdown.state()}
@@ -82,9 +94,9 @@ class Trainer:
         return {"step": step, "seed": self.config.seed, "batch_size": data.batch_size, "context": kernel.context}
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then constant."""
+        """Linear warm-up, then constant; less where a soft reset made it so."""
         settings = self.config.optimizer
-        return settings.lr * min(1.0, (step + 1) / (settings.warmup_steps + 1))
+        return self.lr_factor * settings.lr * min(1.0, (step + 1) / (settings.warmup_steps + 1))
 
     def forward_backward(self, step: int) -> dict[str, float | None]:
         """Gradients of one batch, clipped; `update` is left to the caller, who judges first."""
@@ -152,6 +164,7 @@ class Started:
     writer: RunWriter
     trainer: Trainer
     restored: Restored = dataclasses.field(default_factory=Restored)
+    alerts: AlertSettings | None = None
 
 
 def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
@@ -161,10 +174,13 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
     cadence = config.cadence
     process = psutil.Process()
     process.cpu_percent()
+    gpu = GpuMeter()
     with IntegratedMonitor(
         writer,
-        profile=load_profile(config.safety.profile),
+        profile=trainer.profile,
         save=saver(trainer.state, data_position=trainer.data_position),
+        restore=restorer(trainer.load, scale_lr=trainer.scale_lr),
+        alerts=started.alerts,
         log_every=cadence.log_every,
         checkpoint_every=cadence.checkpoint_every,
         deadline_s=config.safety.deadline_s,
@@ -177,7 +193,7 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
     ) as monitor:
         step_s: float | None = None
         began = time.perf_counter()
-        for step in range(monitor.first_step, config.steps + 1):
+        for step in monitor.steps(last=True):
             trainer.begin_step()
             last = step == config.steps
             metrics: dict[str, float | None] = {} if last else trainer.forward_backward(step)
@@ -196,19 +212,21 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
                 metrics |= measured.metrics()  # what is not finite among them is judged, not hidden
                 metrics["cpu_pct"] = process.cpu_percent()
                 metrics["rss_bytes"] = float(process.memory_info().rss)
+                metrics |= gpu.metrics()
 
             if not last:
-                metrics["breakdown_pct"] = trainer.breakdown.observe(step, metrics)
+                metrics["breakdown_pct"] = trainer.breakdown.observe(step, metrics, measured.regime)
             goes_on = monitor.check(
                 step, metrics, basin=measured.basin_bytes, regime=measured.regime, reasons=measured.reasons
             )
             if report is not None:
                 report(step, monitor.latest)
-            if not goes_on:
-                break
+            if not goes_on:  # stopped, or gone back: the update is left out
+                step_s, began = None, time.perf_counter()
+                continue
             if last:
                 monitor.finish(step)
-                break
+                continue
             updating = time.perf_counter()
             trainer.update()
             done = time.perf_counter()

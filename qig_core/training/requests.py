@@ -12,6 +12,7 @@ from qig_core.rundir.lock import refuse_if_locked
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.schema import Manifest
 from qig_core.rundir.values import is_run_id
+from qig_core.safety.alerts import AlertSettings
 from qig_core.safety.profile import load_profile
 from qig_core.training.config import TrainConfig, build, merge, resume_config
 from qig_core.training.corpus import Corpus, default_corpus, load_corpus
@@ -57,6 +58,8 @@ class Request:
     origin: Origin | None = None
     new_corpus: bool = False
     """A resume on another text than the recorded one, as it was asked for."""
+    alerts: AlertSettings | None = None
+    """Who is told. No part of the run: neither its configuration nor its directory holds them."""
 
     def corpus_facts(self) -> dict[str, Any]:
         """The corpus as the manifest says it."""
@@ -69,7 +72,9 @@ class Request:
         }
 
 
-def new(values: Mapping[str, Any], texts: Sequence[Path], place: Place) -> Request:
+def new(
+    values: Mapping[str, Any], texts: Sequence[Path], place: Place, *, alerts: AlertSettings | None = None
+) -> Request:
     """A run from the beginning, on text files and folders, or on the default corpus where none are named.
 
     Raises:
@@ -77,13 +82,20 @@ def new(values: Mapping[str, Any], texts: Sequence[Path], place: Place) -> Reque
     """
     config = _checked(build(values))
     paths = [path.resolve() for path in texts]
-    return Request(config=config, corpus=_read(paths), paths=paths, place=place)
+    return Request(config=config, corpus=_read(paths), paths=paths, place=place, alerts=alerts)
 
 
 def resume(
-    run: RunDir, selector: str | None, over: Mapping[str, Any], texts: Sequence[Path], place: Place, *, new_corpus: bool
+    run: RunDir,
+    selector: str | None,
+    over: Mapping[str, Any],
+    texts: Sequence[Path],
+    place: Place,
+    *,
+    new_corpus: bool,
+    alerts: AlertSettings | None = None,
 ) -> Request:
-    """Go on with a run in its own directory.
+    """Go on with a run in its own directory. Alerts are never taken from there: a configuration with some is refused.
 
     Raises:
         ConfigError: a change that makes it another run, or another corpus.
@@ -105,10 +117,20 @@ def resume(
             f"({str(recorded)[:12]}); add --accept-new-corpus if that is meant"
         )
     origin = Origin(run=run, selector=selector, how="resume")
-    return Request(config=config, corpus=corpus, paths=paths, place=place, origin=origin, new_corpus=new_corpus)
+    return Request(
+        config=config, corpus=corpus, paths=paths, place=place, origin=origin, new_corpus=new_corpus, alerts=alerts
+    )
 
 
-def fork(run: RunDir, selector: str | None, over: Mapping[str, Any], texts: Sequence[Path], place: Place) -> Request:
+def fork(
+    run: RunDir,
+    selector: str | None,
+    over: Mapping[str, Any],
+    texts: Sequence[Path],
+    place: Place,
+    *,
+    alerts: AlertSettings | None = None,
+) -> Request:
     """A new run that begins with the state of another's checkpoint.
 
     Raises:
@@ -119,7 +141,7 @@ def fork(run: RunDir, selector: str | None, over: Mapping[str, Any], texts: Sequ
     name = foresee(run, selector or "latest", config.steps)
     paths = _recorded_paths(manifest, texts)
     origin = Origin(run=run, selector=name, how="fork")
-    return Request(config=config, corpus=_read(paths), paths=paths, place=place, origin=origin)
+    return Request(config=config, corpus=_read(paths), paths=paths, place=place, origin=origin, alerts=alerts)
 
 
 def _checked(config: TrainConfig) -> TrainConfig:

@@ -29,7 +29,7 @@ def begin(request: Request) -> Started:
     match request.origin:
         case None:
             writer = RunWriter.create(request.place.runs, _manifest(request, trainer))
-            return Started(writer=writer, trainer=trainer)
+            return Started(writer=writer, trainer=trainer, alerts=request.alerts)
         case Origin(how="fork"):
             return _fork(request, request.origin, trainer)
         case origin:
@@ -47,7 +47,7 @@ def _resume(request: Request, origin: Origin, trainer: Trainer) -> Started:
     load = state_loader(trainer.load)
     total = request.config.steps
     writer, restored = go_on(origin.run, origin.selector, load, amend, total_steps=total, or_from_birth=True)
-    return Started(writer=writer, trainer=trainer, restored=restored)
+    return Started(writer=writer, trainer=trainer, restored=restored, alerts=request.alerts)
 
 
 def _fork(request: Request, origin: Origin, trainer: Trainer) -> Started:
@@ -58,7 +58,7 @@ def _fork(request: Request, origin: Origin, trainer: Trainer) -> Started:
     record.parent = Parent(run=origin.run.id, checkpoint=restored.checkpoint)
     writer = RunWriter.create(request.place.runs, record)
     announce(writer, restored)
-    return Started(writer=writer, trainer=trainer, restored=restored)
+    return Started(writer=writer, trainer=trainer, restored=restored, alerts=request.alerts)
 
 
 def _manifest(request: Request, trainer: Trainer) -> Manifest:

@@ -38,6 +38,9 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec(name="step_ms", unit="ms", label="step time", range=(0.0, None), better="lower"),
     MetricSpec(name="cpu_pct", unit="%", label="processor", range=(0.0, None)),
     MetricSpec(name="rss_bytes", unit="bytes", label="memory", range=(0.0, None)),
+    MetricSpec(name="gpu_util_pct", unit="%", label="GPU", range=(0.0, 100.0)),
+    MetricSpec(name="gpu_mem_bytes", unit="bytes", label="GPU memory", range=(0.0, None)),
+    MetricSpec(name="gpu_mem_pct", unit="%", label="GPU memory in use", range=(0.0, 100.0)),
 )
 
 _OF_NATURAL = (

@@ -1,6 +1,7 @@
 """A file in the mailbox is a stranger's until every check has passed."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,19 @@ from qig_core.errors import RecordWriteError, Refused, UsageError
 from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.host import host_name
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.mailbox import MAX_BYTES, MAX_FILES_A_POLL, Mailbox, Pending, Rejected, read_ack, send, withdraw
+from qig_core.rundir.mailbox import (
+    MAX_BYTES,
+    MAX_FILES_A_POLL,
+    MAX_PENDING,
+    Mailbox,
+    Pending,
+    Rejected,
+    read_ack,
+    send,
+    withdraw,
+)
 from qig_core.rundir.reader import read_all
-from qig_core.rundir.schema import VERBS, Ack, Command, Event, Heartbeat, Manifest, SessionRecord
+from qig_core.rundir.schema import ANSWERED, VERBS, Ack, Command, Event, Heartbeat, Manifest, SessionRecord
 from qig_core.rundir.writer import RunWriter
 
 SESSION = "ab" * 8
@@ -158,6 +169,31 @@ def test_a_fifo_is_refused_at_once(run: RunDir, mailbox: Mailbox) -> None:
     assert not run.command(ID).exists()
 
 
+def test_a_socket_is_refused(run: RunDir, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.mailbox_in)  # the name of a socket may be no longer than a hundred bytes
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(f"{ID}.json")
+        assert "cannot be opened" in mailbox.poll(0)[0].reason
+    assert not run.command(ID).exists()
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(
+    run: RunDir, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(run, command())
+    look = os.fstat
+
+    def then_grow(fd: int) -> os.stat_result:
+        found = look(fd)
+        path.write_bytes(b" " * (MAX_BYTES + 1))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", then_grow)
+        assert "grew to more" in mailbox.poll(0)[0].reason
+    assert mailbox.take() == []
+
+
 def test_a_folder_in_place_of_a_command_is_reported_once(run: RunDir, mailbox: Mailbox) -> None:
     run.command(ID).mkdir()
     assert "not a regular file" in mailbox.poll(0)[0].reason
@@ -209,9 +245,91 @@ def test_at_most_64_files_are_read_a_poll_and_none_is_forgotten(run: RunDir, mai
     for number in range(MAX_FILES_A_POLL + 6):
         put(run, command(id=f"{number:032x}"), f"{number:032x}.json")
     mailbox.poll(0)
-    assert len(mailbox.pending) == 64
+    assert (len(mailbox.pending), mailbox.has_more) == (64, True)
     mailbox.poll(0)
     assert [p.command.id for p in mailbox.take()] == [f"{number:032x}" for number in range(70)]
+    assert not mailbox.has_more
+
+
+def test_a_folder_of_many_files_is_listed_once_until_all_of_them_are_read(
+    run: RunDir, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5 * MAX_FILES_A_POLL):
+        put(run, command(id=f"{number:032x}"), f"{number:032x}.json")
+    listed: list[int] = []
+    look = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: [listed.append(1), look(path)][1])
+    mailbox.poll(0)
+    put(run, command(id="f" * 32), f"{'f' * 32}.json")
+    while mailbox.has_more:
+        mailbox.poll(0)
+    assert (len(mailbox.pending), len(listed)) == (5 * MAX_FILES_A_POLL, 1)
+    mailbox.poll(0)
+    assert (len(mailbox.pending), len(listed)) == (5 * MAX_FILES_A_POLL + 1, 2)
+
+
+def test_what_was_listed_is_read_only_while_the_folder_is_safe(run: RunDir, mailbox: Mailbox) -> None:
+    for number in range(2 * MAX_FILES_A_POLL):
+        put(run, command(id=f"{number:032x}"), f"{number:032x}.json")
+    mailbox.poll(0)
+    run.mailbox_in.chmod(0o777)
+    assert "chmod go-w" in mailbox.poll(0)[0].reason
+    assert (len(mailbox.pending), mailbox.has_more) == (MAX_FILES_A_POLL, False)
+
+
+def test_aborts_are_taken_first_then_the_oldest_and_the_rest_waits(run: RunDir, mailbox: Mailbox) -> None:
+    verbs = ["pause", "checkpoint", "abort", "resume", "abort"]
+    for number, verb in enumerate(verbs):
+        put(run, command(id=f"{number:032x}", verb=verb), f"{number:032x}.json")
+    mailbox.poll(0)
+
+    def taken(limit: int | None) -> list[int]:
+        return [int(one.command.id, 16) for one in mailbox.take(limit)]
+
+    assert taken(1) == [2]
+    assert taken(2) == [4, 0]
+    assert taken(0) == []
+    assert taken(None) == [1, 3]
+    assert mailbox.pending == []
+
+
+def test_when_too_many_commands_wait_new_ones_are_refused_but_an_abort_still_gets_through(
+    run: RunDir, mailbox: Mailbox
+) -> None:
+    waiting = Pending(Command("e" * 32, SESSION, "pause", 1.0), time.monotonic())
+    mailbox.pending = [waiting] * (MAX_PENDING - 1)
+    verbs = ["pause", "resume", "abort", "abort"]
+    for number, verb in enumerate(verbs):
+        put(run, command(id=f"{number:032x}", verb=verb), f"{number:032x}.json")
+    rejected = mailbox.poll(0)
+    assert [(one.name[:32], one.reason) for one in rejected] == [
+        (f"{number:032x}", "too many commands wait") for number in (1, 3)
+    ]
+    assert [stages(run, f"{number:032x}") for number in range(4)] == [["seen"], ["refused"], ["seen"], ["refused"]]
+    assert len(mailbox.pending) == MAX_PENDING + 1
+    assert mailbox.take(1)[0].command.verb == "abort"
+
+
+def test_an_acknowledgement_that_has_ended_is_kept_by_its_file_alone(
+    run: RunDir, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, last in enumerate(("done", "refused", "stopped")):
+        given = Command(f"{number:032x}", SESSION, "pause", 1.0)
+        for stage in ("seen", "acting", last):
+            mailbox.stage(given, stage, number)
+        assert stages(run, given.id) == ["seen", "acting", last]
+    assert mailbox._acks == {}
+
+    # Of one that the disk refused nothing else would know that it was answered.
+    def full(path: Path, content: bytes, durable: bool) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qig_core.rundir.mailbox.write_document", full)
+        mailbox.stage(Command(ID, SESSION, "pause", 1.0), "refused", 1)
+    put(run, command())
+    assert mailbox.poll(0) == []
+    assert mailbox.take() == []
 
 
 def test_a_file_that_is_withdrawn_while_it_is_read_is_no_command(
@@ -275,7 +393,20 @@ def test_a_folder_that_others_can_write_is_refused_with_its_cure(run: RunDir, ma
             send(run, "pause")
 
 
-def test_a_mailbox_that_is_a_link_or_another_users_is_not_used(run: RunDir, mailbox: Mailbox, tmp_path: Path) -> None:
+def test_a_mailbox_of_another_user_is_not_used(run: RunDir, mailbox: Mailbox) -> None:
+    put(run, command())
+    if os.getuid() == 0:
+        os.chown(run.mailbox_in, 12345, 12345)
+    else:
+        # Only root can give a folder away, and it has one of its own here.
+        run.mailbox_in = Path("/usr")
+    assert "belongs to user" in mailbox.poll(0)[0].reason
+    assert mailbox.take() == []
+    with pytest.raises(Refused, match=r"belongs to user \d+, not to you"):
+        send(run, "pause")
+
+
+def test_a_mailbox_that_is_a_link_is_not_used(run: RunDir, mailbox: Mailbox, tmp_path: Path) -> None:
     run.mailbox_in.rename(tmp_path / "moved")
     run.mailbox_in.symlink_to(tmp_path / "moved")
     assert "is not a folder" in mailbox.poll(0)[0].reason
@@ -292,9 +423,9 @@ def test_a_file_in_the_mailboxes_place_is_an_error_at_the_start(tmp_path: Path) 
 def test_nobody_is_asked_where_nobody_listens(run: RunDir, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown verb 'chekpoint'; did you mean checkpoint"):
         send(run, "chekpoint")
-    with pytest.raises(UsageError, match=r"known are abort, checkpoint, pause, resume, set_log_every$"):
+    with pytest.raises(UsageError, match=f"known are {', '.join(ANSWERED)}$"):
         send(run, "xyz")
-    with pytest.raises(Refused, match="no trainer answers 'pin' yet; what works is abort, checkpoint, pause, resume,"):
+    with pytest.raises(Refused, match=f"no trainer answers 'pin' yet; what works is {', '.join(ANSWERED)}$"):
         send(run, "pin")
     with pytest.raises(Refused, match="no mailbox"):
         send(run, "pause")

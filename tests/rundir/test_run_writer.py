@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +22,7 @@ from qig_core.rundir import records as record_files
 from qig_core.rundir import reserve
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import RunLock, lock_holder
+from qig_core.rundir.mailbox import send
 from qig_core.rundir.reader import read_all, read_document, read_manifest
 from qig_core.rundir.schema import ConsciousnessTelemetry, Event, Heartbeat, Manifest, MetricSpec, Sample, Unreadable
 from qig_core.rundir.values import decode_basin
@@ -282,6 +285,157 @@ def test_a_listening_thread_that_breaks_goes_on_beating_and_is_noted(
         writer.step_done(1)
     (note,) = [e for e in events(writer.run) if e.kind == "note"]
     assert (note.severity, note.data["text"]) == ("critical", "the listening thread failed: KeyError: 'a mistake'")
+
+
+def test_what_breaks_again_every_second_is_noted_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        for second in range(130):
+            writer.heartbeat.failure = KeyError("a mistake")
+            writer.step_done(second)
+            now += 1.0
+        writer.heartbeat.failure = KeyError("another")
+        writer.step_done(130)
+        monkeypatch.undo()
+    assert [e.step for e in events(writer.run) if e.kind == "note"] == [0, 60, 120, 130]
+
+
+def until(holds: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def notes(run: RunDir) -> list[tuple[str, str]]:
+    return [(e.severity, e.data["text"]) for e in events(run) if e.kind == "note"]
+
+
+def test_a_listening_thread_that_dies_is_started_again_at_the_step_boundary_and_noted(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
+        deaths: list[BaseException] = [SystemExit("first"), GeneratorExit("second")]
+
+        def die() -> None:
+            if deaths:
+                raise deaths.pop(0)
+
+        writer.heartbeat._period_s = 0.05
+        writer.heartbeat.watch(die)
+        for left in (1, 0):
+            until(lambda left=left: len(deaths) == left and writer.heartbeat.death is not None)
+            until(lambda: (writer.step_done(1), writer.heartbeat.death is None)[1])
+        beat = read_document(writer.run.heartbeat, Heartbeat).beat
+        until(lambda: read_document(writer.run.heartbeat, Heartbeat).beat > beat)
+        sent = send(writer.run, "pause")
+        until(lambda: [one.command for one in writer.mailbox.pending] == [sent])
+    assert notes(writer.run) == [
+        ("critical", f"the listening thread died and was started again: {why}")
+        for why in ("SystemExit: first", "GeneratorExit: second")
+    ]
+    assert writer.heartbeat.death is None
+
+
+def test_a_listening_thread_that_dies_each_time_beats_on_and_is_started_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
+        started: list[int] = []
+        restart = writer.heartbeat.restart
+        monkeypatch.setattr(writer.heartbeat, "restart", lambda: [started.append(1), restart()][1])
+        writer.heartbeat._period_s = 0.01
+        began = time.monotonic()
+
+        def die() -> None:
+            raise SystemExit("again")
+
+        writer.heartbeat.watch(die)
+        first = read_document(writer.run.heartbeat, Heartbeat).beat
+        until(lambda: (writer.step_done(1), len(started) == 3)[1])
+        assert read_document(writer.run.heartbeat, Heartbeat).beat >= first + 2
+        assert time.monotonic() - began >= 2.0
+    assert len(notes(writer.run)) == 1
+
+
+def test_a_listening_thread_that_cannot_be_started_again_is_noted_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
+        writer.heartbeat.watch(sys.exit)
+        until(lambda: writer.heartbeat.death is not None)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            writer.step_done(1)
+        assert isinstance(writer.heartbeat.death, SystemExit)
+    assert notes(writer.run) == [
+        ("critical", "the listening thread died and could not be started again (can't start new thread): SystemExit: ")
+    ]
+
+
+def test_between_two_boundaries_a_pause_looks_after_the_listening_thread_and_stays_a_pause(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
+        writer.heartbeat.watch(sys.exit)
+        until(lambda: writer.heartbeat.death is not None)
+        writer.heartbeat.doing = "pause"
+        writer.look_after(1)
+        assert (writer.heartbeat.death, writer.heartbeat.doing, writer.heartbeat.step) == (None, "pause", None)
+        writer.write_error = RecordWriteError(28, "No space left on device")
+        with pytest.raises(RecordWriteError):
+            writer.look_after(1)
+        writer.look_after(1)
+    assert len(notes(writer.run)) == 1
+
+
+def test_a_beat_that_breaks_ends_neither_the_beats_nor_the_listening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(document: Any) -> bytes:
+        raise TypeError("a mistake")
+
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr("qig_core.rundir.heartbeat.encode_document", broken)
+            until(lambda: writer.heartbeat.failure is not None)
+            heard: list[int] = []
+            writer.heartbeat.watch(lambda: heard.append(1))
+            until(lambda: heard)
+        writer.step_done(1)
+        assert writer.heartbeat.death is None
+    assert notes(writer.run) == [("critical", "the listening thread failed: TypeError: a mistake")]
+
+
+def test_a_watcher_that_breaks_keeps_no_other_from_being_called(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
+        heard: list[int] = []
+        writer.heartbeat.watch(lambda: {}["absent"])
+        writer.heartbeat.watch(lambda: heard.append(1))
+        until(lambda: len(heard) > 1)
+        assert isinstance(writer.heartbeat.failure, KeyError)
+
+
+def test_a_flood_of_commands_holds_up_no_beat_and_is_all_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
+        now, polls = 0.0, 0
+
+        def poll(step: int | None) -> list[Any]:
+            nonlocal now, polls
+            now, polls = now + 0.07, polls + 1
+            return []
+
+        writer.heartbeat._stop.set()
+        writer.heartbeat._thread.join()
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda: now)
+            patch.setattr(writer.mailbox, "poll", poll)
+            patch.setattr(writer.mailbox, "_listed", iter(["more"]))
+            writer._each_second()
+            assert polls == 5  # what 0.3 s hold
+            patch.setattr(writer.mailbox, "_listed", iter(()))
+            writer._each_second()
+            assert polls == 6
 
 
 def test_a_number_in_an_event_that_is_not_finite_is_named(tmp_path: Path) -> None:
@@ -581,6 +735,29 @@ with RunWriter.create(Path(sys.argv[1]), Manifest(id="r1")) as writer:
 def test_a_forked_child_cannot_end_its_parents_run(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKED_CLOSE, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [e.kind for e in events(RunDir(tmp_path / "r1"))] == ["start", "end"]
+
+
+FORKED_STEP = """
+import os, sys, threading
+from pathlib import Path
+from qig_core.rundir.schema import Manifest
+from qig_core.rundir.writer import RunWriter
+with RunWriter.create(Path(sys.argv[1]), Manifest(id="r1")) as writer:
+    child = os.fork()
+    if child == 0:
+        writer.heartbeat.death = SystemExit("the parent's")
+        writer.step_done(1)
+        os._exit(5 if threading.active_count() == 1 and writer.heartbeat.death is not None else 6)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+"""
+
+
+def test_a_forked_child_starts_no_heartbeat(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED_STEP, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert [e.kind for e in events(RunDir(tmp_path / "r1"))] == ["start", "end"]

@@ -60,6 +60,34 @@ def test_a_breakdown_goes_on_from_its_state_as_if_never_interrupted() -> None:
     assert whole.interval() == second.interval()
 
 
+def test_by_the_reference_rule_only_the_regime_counts_and_only_where_it_was_measured() -> None:
+    breakdown = Breakdown(rule="reference")
+    shares = []
+    for n in range(200):
+        regime = None if n % 2 else "topological_instability" if n >= 100 else "hyperdimensional"
+        shares.append(breakdown.observe(n, {"loss": float("nan")}, regime))
+    assert shares[1::2] == [None] * 100  # not measured: no evaluation, and none of what the share is judged by
+    assert shares[:38:2] == [None] * 19
+    assert shares[38:100:2] == [0.0] * 31
+    assert shares[100::2] == pytest.approx([100.0 * hits / (50 + hits) for hits in range(1, 51)])
+    assert breakdown.interval() == pytest.approx([100.0 * end for end in wilson_interval(50, 100)])
+
+
+def test_by_the_default_rule_the_regime_does_not_count() -> None:
+    breakdown = Breakdown()
+    assert [breakdown.observe(n, {"loss": 1.0}, "topological_instability") for n in range(25)][-1] == 0.0
+
+
+def test_a_breakdown_keeps_its_rule_and_one_of_before_there_were_rules_has_the_default() -> None:
+    breakdown = Breakdown(300, rule="reference")
+    for n in range(30):
+        breakdown.observe(n, {}, "topological_instability")
+    again = Breakdown.from_state(breakdown.state())
+    assert (again.rule, again.observe(30, {}, "linear")) == ("reference", pytest.approx(100.0 * 30 / 31))
+    old = {name: value for name, value in Breakdown().state().items() if name != "rule"}
+    assert Breakdown.from_state(old).rule == "default"
+
+
 def test_the_wilson_interval_meets_its_published_values() -> None:
     # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662, 0 of 20 gives 0 to 0.1611.
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)

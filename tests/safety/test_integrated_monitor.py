@@ -144,7 +144,7 @@ def test_a_save_request_holds_what_is_known(tmp_path: Path, saves: Saves) -> Non
     assert facts["nonfinite"] == {"kappa": "nan"}
     assert facts["basin"] == samples(monitor.writer.run)[0].basin
     assert (facts["regime"], facts["corpus_digest"], facts["parent"], facts["seq"]) == ("geometric", "c", "step-1", 1)
-    assert facts["conditions"] == {"nonfinite": "ok", "recursion_depth": "unarmed", "divergence": "unarmed"}
+    assert facts["conditions"] == {limit.id: "unarmed" for limit in DEFAULT.judged} | {"nonfinite": "ok"}
     json.dumps(request.monitor_state, allow_nan=False)
     assert facts.keys() <= set(CheckpointManifest.__struct_fields__)
 
@@ -159,9 +159,7 @@ def test_every_condition_is_told_at_the_start_and_at_each_transition(tmp_path: P
         for event in events(monitor.writer.run, "condition")
     ]
     assert told == [
-        (None, "nonfinite", "unarmed", "info"),
-        (None, "recursion_depth", "unarmed", "info"),
-        (None, "divergence", "unarmed", "info"),
+        *((None, limit.id, "unarmed", "info") for limit in DEFAULT.limits),
         (0, "nonfinite", "ok", "info"),
         (2, "nonfinite", "critical", "critical"),
     ]
@@ -174,10 +172,11 @@ def test_every_condition_is_told_at_the_start_and_at_each_transition(tmp_path: P
         "limit": None,
         "unit": "",
         "value": None,
-        "nonfinite": {"value": "nan"},
+        "nonfinite": {"value": "nan", "window.2.1": "nan"},
         "since_step": 2,
         "dwell": 1,
         "cause": ["loss"],
+        "window": [[0, 1.0], [1, 1.0], [2, None]],
     }
 
 
@@ -406,7 +405,8 @@ def test_a_checkpoint_by_mailbox_is_made_at_the_boundary(tmp_path: Path, saves: 
     ("verb", "args", "reason"),
     [
         ("checkpoint", {}, "this loop gave no save function"),
-        ("soft_reset", {}, "not supported by this trainer yet"),
+        ("soft_reset", {}, "this loop gave no restore function"),
+        ("restore", {"checkpoint": "step-00000001-abcdef"}, "this loop gave no restore function"),
         ("prune", {}, "not supported by this trainer yet"),
         ("resume", {}, "the run is not paused"),
         ("set_log_every", {"value": 0}, "whole number"),
@@ -518,12 +518,13 @@ def test_a_session_goes_on_where_the_last_one_judged(tmp_path: Path, saves: Save
     with IntegratedMonitor.open(tmp_path, save=saves, monitor_state=state, checkpoint_every=100) as second:
         second.check(300, {"loss": 2.0})
     assert second.safety.states()["divergence"] == "ok"
-    told = [event.data for event in events(second.writer.run, "condition")][:3]
-    assert [(data["id"], data["state"]) for data in told] == [
-        ("nonfinite", "ok"),
-        ("divergence", "ok"),
-        ("recursion_depth", "unarmed"),
-    ]
+    told = [event.data for event in events(second.writer.run, "condition")][: len(DEFAULT.limits)]
+    assert {data["id"]: data["state"] for data in told} == {limit.id: "unarmed" for limit in DEFAULT.limits} | {
+        "nonfinite": "ok",
+        "divergence": "ok",
+        "loss_spike": "ok",
+        "early_warning": "ok",
+    }
     # The checkpoint of step 300 is the one that the session began with.
     assert [request.reason for request in saves.requests] == ["end"]
 
