@@ -51,8 +51,9 @@ def main() -> int:
             optimizer.zero_grad()
             loss.backward()
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            if monitor.check(step, {"loss": loss.item(), "grad_norm": grad_norm.item()}):  # 3: the update is left out ...
-                optimizer.step()  # ... where the run stops, or goes back to a checkpoint
+            metrics = {"loss": loss.item(), "grad_norm": grad_norm.item()}
+            if monitor.check(step, metrics):  # 3: the update is left out where the run stops, or goes back
+                optimizer.step()
     return monitor.exit_code  # 4
 
 

@@ -60,7 +60,7 @@ class Ending:
     def foreshadow(self, cause: Cause) -> None:
         """The record before the save, so that a process killed in it leaves more than silence.
 
-        Without the samples and not forced to the disk: the save is to start within a millisecond.
+        Without samples and conditions, and not forced to the disk: the save is to start within a millisecond.
         """
         self._write_record(cause, cause.exit_code, early=True)
 
@@ -140,7 +140,7 @@ class Ending:
             checkpoint=made.name if made else None,
             fingerprint=made.fingerprint if made else None,
             note=note,
-            conditions=[verdict.data() for verdict in self._safety.verdicts()],
+            conditions=[] if early else [verdict.data() for verdict in self._safety.verdicts()],
             stages=[StageTime(stage, t) for stage, t in self._abort.stages],
             samples=[] if early else self._memory.samples(),
             versions=self._writer.manifest.versions,

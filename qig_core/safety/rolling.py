@@ -10,7 +10,7 @@ from typing import Any
 
 SIGMA_PER_MAD = 1.4826
 """Standard deviation of a normal distribution over its MAD."""
-_RENEWALS = 5
+_RENEWALS = 4
 """In the time in which all values are replaced: the sorting is most of what a window costs a step."""
 _LEAST = 1e-12
 

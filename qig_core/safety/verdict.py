@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from qig_core.rundir.values import name_nonfinite
+from qig_core.rundir.values import kind_of_nonfinite
 
 State = Literal["unarmed", "ok", "warning", "critical"]
 ALARMS = ("warning", "critical")
@@ -41,7 +41,15 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
     def data(self) -> dict[str, Any]:
         """The data of a `condition` event: a float that is not finite is None, and its kind stands in `nonfinite`."""
-        return name_nonfinite({name: getattr(self, name) for name in self.__struct_fields__})
+        said: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
+        said["cause"] = list(self.cause)
+        # Not by name_nonfinite: of every condition it is part of a checkpoint, which is to begin within a millisecond.
+        kinds = {
+            name: kind_of_nonfinite(number)
+            for name, number in (("limit", self.limit), ("value", self.value))
+            if number is not None and number - number != 0.0
+        }
+        return said | dict.fromkeys(kinds) | {"nonfinite": kinds} if kinds else said
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "Verdict":

@@ -55,7 +55,7 @@ def test_it_is_defined_by_its_formula() -> None:
             if left == 0:
                 center = float(np.median(held[-10:]))
                 sigma = 1.4826 * max(float(np.median(np.abs(np.array(held[-10:]) - center))), 0.01 * abs(center))
-                left = 2
+                left = 3
         said.append((step, monitor.judge(step, {"x": x}).worst, watched(monitor, "x")["sums"][0]))
         assert said[-1][2] == pytest.approx(total, abs=1e-9), step
         assert (said[-1][1] == "warning") is alarming

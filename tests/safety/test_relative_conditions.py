@@ -26,7 +26,7 @@ def test_a_rolling_window_is_renewed_to_what_numpy_says(values: list[float], siz
         renewed = window.add(value)
         age = 0 if renewed else age + 1
         assert window.ready is (count >= size)
-        assert age < (2 * -(-size // 5) if window.ready else size)
+        assert age < (2 * -(-size // 4) if window.ready else size)
         if renewed:
             held = np.array(values[max(0, count - size) : count])
             median = np.median(held)
@@ -42,7 +42,7 @@ def test_the_median_is_that_of_numpy(values: list[float]) -> None:
 
 
 def test_windows_of_other_turns_are_renewed_at_other_steps() -> None:
-    windows = [Rolling(100, 0.01, turn=turn) for turn in range(20)]
+    windows = [Rolling(100, 0.01, turn=turn) for turn in range(25)]
     steps = [{step for step in range(1000) if window.add(float(step % 7))} - {99} for window in windows]
     assert not set.intersection(*steps[:2])
     assert len(set.union(*steps)) > 800

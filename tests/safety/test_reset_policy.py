@@ -126,6 +126,6 @@ def test_a_profile_that_asks_for_what_the_loop_cannot_do_is_refused_at_once() ->
     profile = Profile(name="mine", limits=(NonFinite(),), soft_reset=SETTINGS)
     with pytest.raises(ConfigError, match="need restore=restorer"):
         check_restore(profile, None)
-    with pytest.raises(ConfigError, match="lr_factor 0.5, which needs restorer"):
+    with pytest.raises(ConfigError, match=r"lr_factor 0\.5, which needs restorer"):
         check_restore(profile, Restorer())
     check_restore(Profile(name="mine", limits=(NonFinite(),), soft_reset=SoftReset()), None)
