@@ -51,7 +51,7 @@ class Asked:
         self.command = command
         self._began = time.monotonic()
         self._moved = self._began
-        self._seen = 0
+        self._answered: list[Stage] = []
         self.stages: list[StageLine] = [StageLine("requested", 0.0, f"command {command.id[:8]}")]
         self.ended = False
         self.refused: str | None = None
@@ -62,9 +62,28 @@ class Asked:
         return time.monotonic() - self._began
 
     @property
+    def still_s(self) -> float:
+        """How long ago the newest stage came, of a command that was answered too."""
+        return time.monotonic() - self._moved
+
+    @property
     def quiet_s(self) -> float:
-        """How long nothing has moved."""
-        return 0.0 if self.ended else time.monotonic() - self._moved
+        """How long nothing has moved that should."""
+        return 0.0 if self.ended else self.still_s
+
+    @property
+    def unseen(self) -> bool:
+        return len(self.stages) == 1 and not self.ended
+
+    @property
+    def answer(self) -> Stage | None:
+        """The newest stage as the trainer wrote it."""
+        return self._answered[-1] if self._answered else None
+
+    @property
+    def seen_t(self) -> float | None:
+        """When the trainer saw it, on the trainer's clock."""
+        return self._answered[0].t if self._answered else None
 
     def look(self) -> bool:
         """Read the acknowledgement and the manifest again; whether a stage is new."""
@@ -75,8 +94,8 @@ class Asked:
             ack = read_ack(self._run, self.command.id)
         except OSError as error:
             ack, self.problem = None, f"the acknowledgement cannot be read: {error.strerror}"
-        fresh = [] if ack is None else ack.stages[self._seen :]
-        self._seen += len(fresh)
+        fresh = [] if ack is None else ack.stages[len(self._answered) :]
+        self._answered += fresh
         for stage in fresh:
             # Between two looks the trainer's own clock tells how far apart its stages were.
             self._add(stage.stage, stage_detail(stage), earlier_s=fresh[-1].t - stage.t)
@@ -107,8 +126,11 @@ class Asked:
         self.stages.append(StageLine(safe(name, 20), after_s, detail))
 
     def withdraw(self) -> bool:
-        """Take the command back if the trainer has not seen it."""
-        return withdraw(self._run, self.command)
+        """Take the command back; False where the trainer has it, or the mailbox cannot be changed."""
+        try:
+            return withdraw(self._run, self.command)
+        except OSError:
+            return False
 
 
 def stage_detail(stage: Stage) -> str:
@@ -268,6 +290,26 @@ def restored_as(events: Sequence[Event], session: str, checkpoint: str) -> Event
     """The event by which a session says that it goes on from a checkpoint."""
     for event in reversed(events):
         if event.session == session and event.data.get("checkpoint") == checkpoint and event.data.get("fingerprint"):
+            return event
+    return None
+
+
+def went_back_as(events: Sequence[Event], asked: Asked, how: str) -> Event | None:
+    """The event by which a live run says that it went back to where its answer says.
+
+    The same checkpoint, fingerprint and step; by this session; after the command was seen, on one clock: the run may
+    have gone back to the same checkpoint before.
+    """
+    answer = asked.answer
+    if answer is None or answer.stage != "done" or asked.seen_t is None:
+        return None
+    told = answer.detail
+    step = told.get("step", answer.step)
+    for event in reversed(events):
+        if event.session != asked.command.session or event.t < asked.seen_t:
+            continue
+        same = all(event.data.get(key) == told.get(key) and told.get(key) for key in ("checkpoint", "fingerprint"))
+        if same and event.data.get("how") == how and event.step is not None and event.step == step:
             return event
     return None
 

@@ -1,6 +1,7 @@
 """The switchboard: which screen stands first, the themes, the keys that work everywhere. Nothing else."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -91,10 +92,17 @@ class QigApp(App[int]):
             self.push_screen(RunsScreen(self._path, read_only=self._read_only, frame_s=self._frame_s))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette without what would need a mouse or write files unasked."""
+        """The palette: what the screen's keys do, without what would need a mouse or write files unasked."""
         for command in super().get_system_commands(screen):
             if command.title not in ("Maximize", "Minimize", "Screenshot"):
                 yield command
+        found: dict[str, SystemCommand] = {}
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if active.node is screen and binding.show and binding.tooltip:
+                run = partial(self.run_action, binding.action, screen)
+                found[binding.action] = SystemCommand(binding.description.capitalize(), binding.tooltip, run)
+        yield from found.values()
 
     def action_toggle_light(self) -> None:
         self.theme = DARK.name if not self.current_theme.dark else LIGHT.name

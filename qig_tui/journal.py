@@ -21,6 +21,14 @@ _MAX_CONDITIONS = 200
 _KINDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _AT_MOST = {"<=", "≤", "<", "le", "lt", "max", "at_most", "below"}
 _AT_LEAST = {">=", "≥", ">", "ge", "gt", "min", "at_least", "above"}
+ALARMS = ("warning", "critical")
+IN_WORDS = {
+    "finite": ("all finite", "not finite"),
+    "measured": ("all measured", "not measured any more"),
+    "steady": ("steady", "left its recent past"),
+}
+"""Comparisons without a number: what is said of a healthy condition, and of what it blames where it is not."""
+_HOW = {"resume": "on resume", "restore": "by a command", "soft_reset": "by a soft reset"}
 
 
 def as_float(value: object) -> float | None:
@@ -35,7 +43,7 @@ class Condition:
     state: str
     metric: str
     comparison: str
-    """Of the healthy side: "≤", "≥", or as recorded ("finite")."""
+    """Of the healthy side: "≤", "≥", or as recorded ("finite", "steady", "measured")."""
     limit: float | None
     unit: str
     value: float | None
@@ -43,6 +51,21 @@ class Condition:
     since_step: int | None
     dwell: str
     cause: tuple[str, ...]
+    """Metrics, the first that moved first."""
+
+    @property
+    def blame(self) -> str:
+        """Of an alarm, what it is blamed on, where that is more than the metric that is compared."""
+        if self.state not in ALARMS or not self.cause:
+            return ""
+        if self.comparison in ("finite", "measured"):
+            return ", ".join(self.cause)
+        first, *rest = self.cause
+        if rest:
+            return f"{first} moved first, then {', '.join(rest)}"
+        if first != self.metric:
+            return f"{first} moved first"
+        return f"{first} moved" if self.comparison == "steady" else ""
 
     def margin(self, value: float | None, bounds: tuple[float | None, float | None] | None) -> float | None:
         """The share of the way to the limit that is left: 1 far from it, 0 at it or beyond; None if unknowable.
@@ -186,23 +209,26 @@ def sentence(event: Event) -> str:
     data = event.data
     match event.kind:
         case "condition":
-            c = condition_of(data, event.step)
-            limit = "" if c.limit is None else f" {c.comparison} {compact(c.limit)}{' ' + c.unit if c.unit else ''}"
-            value = "" if c.value is None else f" {number(c.value)}"
-            cause = f", first moved {', '.join(c.cause)}" if c.cause and c.state in ("warning", "critical") else ""
-            what = f" {c.metric}{value}" if c.metric else value
-            bound = f" ({limit.strip()})" if limit else ""
-            return f"{c.id} {c.state}:{what}{bound}{cause}"
+            return _condition(condition_of(data, event.step), data)
         case "checkpoint":
             reason, error = data.get("reason"), data.get("error")
             what = f"none: {safe(error, 200)}" if error else safe(data.get("name", "?"), 80)
             return what + (f" ({safe(reason, 40)})" if reason else "")
         case "command":
             reason = data.get("reason")
-            what = f"{safe(data.get('verb') or data.get('name') or '?', 40)} {safe(data.get('stage', ''), 20)}"
+            verb = safe(data.get("verb") or data.get("name") or "?", 40).replace("_", " ")
+            what = f"{verb} {safe(data.get('stage', ''), 20)}"
             return what + (f": {safe(reason, 120)}" if reason else "")
         case "restored":
-            return f"from {safe(data.get('checkpoint', '?'), 80)}, fingerprint {safe(data.get('fingerprint', '?'), 12)}"
+            recorded = data.get("how") or "resume"
+            how = _HOW.get(recorded) if isinstance(recorded, str) else None
+            origin = data.get("checkpoint", "?")
+            if origin is None:
+                return "no checkpoint: from the beginning"
+            known = f"from {safe(origin, 80)}, fingerprint {safe(data.get('fingerprint', '?'), 80)[:12]}"
+            return f"{known}, {how or safe(recorded, 24)}"
+        case "soft_reset":
+            return _soft_reset(data)
         case "end":
             reason = data.get("reason")
             return f"exit code {safe(data.get('exit_code', '?'), 12)}" + (f", {safe(reason, 200)}" if reason else "")
@@ -218,9 +244,51 @@ def sentence(event: Event) -> str:
             return f"{len(specs)} declared" if isinstance(specs, list) else _pairs(data)
         case "note" | "alert":
             said = data.get("text") or data.get("message")
-            return safe(said, 300) if said else _pairs(data)
+            if not said:
+                return _pairs(data)
+            what = f"{safe(data['id'], 60)}: " if data.get("id") else ""
+            return what + safe(said, 300) + (", no longer" if data.get("raised") is False else "")
         case _:
             return _pairs(data)
+
+
+def _condition(c: Condition, data: Mapping[str, Any]) -> str:
+    """A condition's event: the same facts as the trainer's own words for it, and what it is blamed on."""
+    alarm = c.state in ALARMS
+    unit = f" {c.unit}" if c.unit else ""
+    value = "" if c.value is None else f" {number(c.value)}"
+    if c.comparison in IN_WORDS:
+        healthy, broken = IN_WORDS[c.comparison]
+        if not alarm:
+            what = f" {healthy}" if c.state == "ok" else " not judged yet"
+        elif c.comparison == "steady":
+            what = f" {c.metric}{value}{unit if value else ''} {broken}" + (f", {c.blame}" if len(c.cause) > 1 else "")
+        else:
+            what = f" {c.blame or c.metric} {broken}"
+    else:
+        limit = "no limit yet" if c.limit is None else f"{c.comparison} {compact(c.limit)}{unit}"
+        bound = f" ({limit})" if c.comparison else ""
+        what = (f" {c.metric}{value}" if c.metric else value) + bound + (f", {c.blame}" if c.blame else "")
+    doing, stacks = data.get("doing"), data.get("stacks")
+    if alarm and doing:
+        what += f", doing {safe(doing, 20)}"
+    if stacks:
+        what += f", stacks in emergencies/{safe(stacks, 120)}"
+    return f"{c.id} {c.state}:{what}"
+
+
+def _soft_reset(data: Mapping[str, Any]) -> str:
+    left, back = (grouped(n) if isinstance(n := data.get(key), int) else "?" for key in ("from_step", "to_step"))
+    parts = [f"from step {left} back to {back}", f"checkpoint {safe(data.get('checkpoint', '?'), 80)}"]
+    if data.get("cause"):
+        parts.append(safe(data["cause"], 200))
+    factor = as_float(data.get("lr_factor"))
+    if factor is not None and factor != 1.0:
+        parts.append(f"learning rate × {compact(factor)}")
+    count = data.get("number")
+    if isinstance(count, int):
+        parts.append(f"reset {grouped(count)}")
+    return ", ".join(parts)
 
 
 def at_step(event: Event) -> str:

@@ -159,8 +159,10 @@ def _condition_line(row: ConditionRow) -> str:
     limit = "" if c.limit is None else f"{c.comparison} {compact(c.limit)}{unit}"
     margin = "" if row.margin is None else f"▕{bar(row.margin, 8)}▏ {percent(row.margin)} left"
     state = f"{row.glyph} {row.state}"
-    what = pad(f"{row.name} {limit}", 28)
-    return f"{pad(state, 10)} {pad(c.id, 24)} {what} {pad_left(number(row.value), 9)}  {margin}"
+    name = row.name if c.comparison not in ("steady", "measured") else ""
+    what = pad(f"{name} {limit}", 28)
+    tail = "  ".join(part for part in (margin, c.blame) if part)
+    return f"{pad(state, 10)} {pad(c.id, 24)} {what} {pad_left(row.shown, 9)}  {tail}"
 
 
 def _basin_line(basin: BasinView) -> str:
@@ -223,6 +225,7 @@ def as_data(picture: RunPicture) -> dict[str, Any]:
             "value": _plain(r.value),
             "margin": r.margin,
             "since_step": r.condition.since_step,
+            "cause": list(r.condition.cause),
         }
         for r in picture.condition_rows()
     ]

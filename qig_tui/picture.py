@@ -9,12 +9,12 @@ import numpy as np
 from qig_core.checkpoints.ranking import best, last_good, latest
 from qig_core.geometry.simplex import fisher_rao_distance
 from qig_core.rundir.liveness import ENDED, Liveness, Word
-from qig_core.rundir.schema import Heartbeat, Manifest, MetricSpec, ReferenceLine
+from qig_core.rundir.schema import Event, Heartbeat, Manifest, MetricSpec, ReferenceLine
 from qig_tui.history import Bools, Floats, History, Series
-from qig_tui.journal import GLYPHS, SHOWN, Condition, Journal, verdict
+from qig_tui.journal import ALARMS, GLYPHS, SHOWN, Condition, Journal, verdict
 from qig_tui.sources.checkpoints import CheckpointEntry
 from qig_tui.sources.local import Backfill, Update
-from qig_tui.text import safe, unit_text
+from qig_tui.text import ABSENT, number, safe, unit_text
 
 PREFERRED = ("phi", "kappa", "loss", "drift_rolling")
 """What the run screen draws where the run measures it; any other metric fills the gaps."""
@@ -74,6 +74,17 @@ class ConditionRow:
     @property
     def glyph(self) -> str:
         return GLYPHS[self.state]
+
+    @property
+    def shown(self) -> str:
+        """The newest value; where no number is asked for, in a word whether all is as it should be."""
+        state, comparison = self.condition.state, self.condition.comparison
+        if comparison == "finite":
+            return "finite" if self.value is not None and math.isfinite(self.value) else number(self.value)
+        if comparison in ("steady", "measured"):
+            broken = "moved" if comparison == "steady" else "missing"
+            return broken if state in ALARMS else ABSENT if state == "unarmed" else comparison
+        return number(self.value)
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,10 @@ class RunPicture:
         return self.liveness.word in ENDED
 
     @property
+    def paused(self) -> bool:
+        return not self.ended and self.heartbeat is not None and self.heartbeat.doing == "pause"
+
+    @property
     def watched(self) -> bool:
         """Whether somebody still judges this run: what the limits said last holds now."""
         return self.liveness.word in WATCHED
@@ -234,9 +249,7 @@ class RunPicture:
         """Every condition in the order it was announced, with the newest value of its metric."""
         rows = []
         for condition in self.journal.conditions.values():
-            value = self.history.latest(condition.metric)
-            if value is None:
-                value = condition.value
+            value = self._value(condition)
             rows.append(
                 ConditionRow(
                     condition,
@@ -247,6 +260,15 @@ class RunPicture:
                 )
             )
         return rows
+
+    def _value(self, condition: Condition) -> float | None:
+        """The newest of what a condition compares: a sample's, the heartbeat's, or the one that its event told."""
+        if condition.comparison in ("steady", "measured"):
+            return condition.value
+        found = self.history.latest(condition.metric)
+        if found is None and condition.metric == "step_age" and self.heartbeat is not None:
+            found = self.heartbeat.last_step_age_s
+        return condition.value if found is None else found
 
     def verdict(self) -> tuple[str, str]:
         """The worst state of any condition as it is shown, and that in words."""
@@ -281,14 +303,14 @@ class RunPicture:
         return fine and self.journal.worst != "critical"
 
     @property
-    def went_back(self) -> dict[str, int]:
-        """By name, the checkpoints whose branch the run left again, and the step that it went back to."""
+    def went_back(self) -> dict[str, Event]:
+        """By name, the checkpoints whose branch the run left again, and the event that tells of it."""
         found = {}
         for event in self.journal.restored:
             for entry in self.checkpoints:
                 if event.step is not None and entry.manifest is not None and entry.t < event.t:
                     if entry.manifest.step > event.step:
-                        found[entry.name] = event.step
+                        found[entry.name] = event
         return found
 
     @property

@@ -11,6 +11,9 @@ from qig_core.rundir.liveness import BUSY_BECOMES_HUNG_S
 from qig_core.safety.profile import Stall
 from qig_core.safety.verdict import State, Verdict
 
+LIMIT_MOVED_BY = 0.1
+"""A limit that moves with the step times is told again once it differs by more than this share."""
+
 
 class StallWatch:
     """Judges once a second whether the trainer hangs: `heartbeat.watch(stall.look)`.
@@ -23,7 +26,7 @@ class StallWatch:
         limit: of the profile.
         run: in whose folder of emergencies the stacks of all threads are written when a hang begins.
         on_change: called in the heartbeat thread at every transition, with the name of the file of stacks where a hang
-            began and the disk took it.
+            began and the disk took it; and when the limit has moved.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class StallWatch:
         """What the trainer did at the last look."""
         self.verdict = self._say("unarmed", BUSY_BECOMES_HUNG_S, 0.0, None)
         """What the condition says now; unarmed before the first step."""
+        self._told = BUSY_BECOMES_HUNG_S
+        """The limit that readers know."""
 
     def look(self) -> None:
         """Judge now."""
@@ -51,14 +56,18 @@ class StallWatch:
         if doing == "stop":
             return
         waited = time.monotonic() - self._began if age is None else age
-        limit = BUSY_BECOMES_HUNG_S if age is None or doing != "step" else self._limit_s()
+        limit = self._limit_s() if age is not None and doing in ("step", "pause") else BUSY_BECOMES_HUNG_S
         hangs = doing != "pause" and waited > limit
         state: State = "warning" if hangs else "unarmed" if age is None else "ok"
         if state == self.verdict.state:
             self.verdict = self._say(state, limit, waited, self.verdict.since_step)
+            if doing == "step" and abs(limit - self._told) > LIMIT_MOVED_BY * self._told:
+                self._told = limit
+                self._on_change(self.verdict, None)
             return
         stacks = self._dump_stacks() if hangs else None
         self.verdict = self._say(state, limit, waited, self._heartbeat.step)
+        self._told = limit
         self._on_change(self.verdict, stacks)
 
     def _limit_s(self) -> float:

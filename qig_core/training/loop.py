@@ -77,8 +77,10 @@ class Trainer:
         optimizers.load(self.optimizer, state["optimizer"], self.config.optimizer)
         self.basin = BasinTracker.from_state(state["basin"])
         self.regime = RegimeTracker.from_state(state["regime"])
-        self.breakdown = Breakdown.from_state(state["breakdown"])
-        self._begun = {"breakdown": state["breakdown"]}
+        counted = Breakdown.from_state(state["breakdown"])
+        if counted.rule == self.profile.breakdown:  # else a fork under another profile: it counts anew
+            self.breakdown = counted
+        self._begun = {"breakdown": self.breakdown.state()}
         self.lr_factor = float(state.get("lr_factor", 1.0))
 
     def scale_lr(self, factor: float) -> None:

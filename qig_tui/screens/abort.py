@@ -11,126 +11,90 @@ from textual.widgets import Button
 from qig_core.errors import Refused
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import Word
-from qig_tui.actions import ESCALATE_AFTER_S, PROGRAM, Asked, ask, send_signal
+from qig_tui.actions import ESCALATE_AFTER_S, PROGRAM, send_signal
+from qig_tui.following import Followed
 from qig_tui.picture import RunPicture
+from qig_tui.screens.asking import AskingDialog
 from qig_tui.screens.dialog import Dialog
-from qig_tui.text import duration, pad, pad_left, safe
+from qig_tui.text import duration, safe
 
-_LOOK_S = 0.2
 _DOUBTFUL = frozenset({Word.SILENT, Word.HUNG})
 
 
-class AbortScreen(Dialog[bool]):
+class AbortScreen(AskingDialog):
     """Asks, sends, follows. Dismissed with whether the run was seen to stop."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "confirm", "stop", tooltip="Stop the run with a checkpoint"),
-        Binding("w", "withdraw", "withdraw", tooltip="Take the command back while the trainer has not seen it"),
+        Binding("p", "pause", "pause instead", tooltip="Let the run wait at a step boundary instead of stopping it"),
         Binding("k", "escalate", "escalate", tooltip="Signal the process, once the trainer does not answer"),
     ]
+    ANSWERS = ("confirm", "pause")
 
     def __init__(self, picture: RunPicture, run: RunDir, *, confirmed: bool = False) -> None:
-        super().__init__(f"Stop {picture.name}")
-        self._picture = picture
-        self._run = run
+        super().__init__(f"Stop {picture.name}", picture, run)
         self._confirmed = confirmed
-        self._note = ""
-        self._refusal: str | None = None
-        self.asked: Asked | None = None
         self.escalating = False
         """Whether the trainer has been quiet for so long that a signal is offered."""
 
-    def compose_buttons(self) -> ComposeResult:
-        yield Button("Cancel  esc", id="cancel", compact=True)
+    def compose_answers(self) -> ComposeResult:
         yield Button("Stop with a checkpoint  y", id="confirm", variant="error", compact=True)
-        yield Button("Withdraw  w", id="withdraw", compact=True)
+        yield Button("Pause instead  p", id="pause", compact=True)
+
+    def compose_buttons(self) -> ComposeResult:
+        yield from super().compose_buttons()
         yield Button("Escalate  k", id="escalate", variant="error", compact=True)
 
     def on_mount(self) -> None:
         self.add_class("-danger")
-        self.query_one("#cancel", Button).focus()
-        self.set_interval(_LOOK_S, self._look)
         if self._confirmed:
             self.action_confirm()
-        self._show()
 
     def action_confirm(self) -> None:
-        if self.asked is not None or self._refusal is not None:
-            return
-        try:
-            self.asked = ask(self._run, "abort")
-        except Refused as error:
-            self._refusal = safe(error, 400)
-        self._show()
+        self.send("abort")
 
-    def action_withdraw(self) -> None:
-        if self.asked is None or self.asked.ended or len(self.asked.stages) > 1:
-            return
-        if self.asked.withdraw():
-            self.dismiss(False)
-        else:
-            self._note = "too late: the trainer has seen it"
-            self._show()
+    def action_pause(self) -> None:
+        if not self._picture.paused:
+            self.send("pause")
 
     def action_escalate(self) -> None:
         if self.escalating:
             self.app.push_screen(EscalateScreen(self._picture))
 
-    def action_cancel(self) -> None:
-        self.dismiss(self.asked is not None and self.asked.ended and self.asked.refused is None)
+    def is_what_was_meant(self, followed: Followed) -> bool:
+        return followed.verb == "abort"
 
-    def _look(self) -> None:
-        if self.asked is not None and not self.asked.ended:
-            self.asked.look()
-            self.escalating = self.asked.quiet_s >= ESCALATE_AFTER_S or self.asked.refused is not None
-            self._show()
-
-    def _show(self) -> None:
-        asked = self.asked
-        following = asked is not None
-        unseen = asked is not None and len(asked.stages) == 1 and not asked.ended
-        self.query_one("#confirm").display = not following and self._refusal is None
-        self.query_one("#withdraw").display = unseen
+    def show(self) -> None:
+        followed = self.followed
+        if followed is not None and followed.verb == "abort" and followed.outcome != "confirmed":
+            self.escalating = followed.asked.quiet_s >= ESCALATE_AFTER_S or followed.outcome == "refused"
+        super().show()
         self.query_one("#escalate").display = self.escalating
-        self.query_one("#cancel", Button).label = "Close  esc" if following or self._refusal else "Cancel  esc"
-        self.say(self._question() if asked is None else self._progress(asked))
+        if self._picture.paused:
+            self.query_one("#pause").display = False
 
-    def _question(self) -> Text:
-        text = Text()
-        if self._refusal is not None:
-            text.append("✖ not asked: ", style="bold")
-            text.append(self._refusal)
-            return text
-        text.append("The trainer ends its step, saves a checkpoint where it stops, and exits.\n")
+    def question(self) -> Text:
+        text = Text("The trainer ends its step, saves a checkpoint where it stops, and exits.\n")
         ours = self._picture.manifest.program == PROGRAM
         later = "r brings it back from that checkpoint" if ours else "r shows how to start it again from there"
         text.append(f"{later}.", style="dim")
+        if not self._picture.paused:
+            text.append(" Paused instead, it waits in memory until p lets it go on.", style="dim")
         if self._picture.liveness.word in _DOUBTFUL:
             text.append(f"\n\n▲ It is {safe(self._picture.liveness.text, 80)}: it may not hear this.", style="bold")
         return text
 
-    def _progress(self, asked: Asked) -> Text:
-        text = Text()
-        for i, stage in enumerate(asked.stages):
-            last = i == len(asked.stages) - 1
-            bad = stage.name == "refused"
-            glyph = "✖" if bad else "✓" if not last or asked.ended else "●"
-            text.append(f"{glyph} {pad(stage.name, 11)}", style="bold")
-            text.append(f"{pad_left(duration(stage.after_s), 7)}  ", style="dim")
-            text.append(f"{stage.detail}\n")
-        if asked.refused is not None:
-            text.append(f"\nThe trainer refused: {asked.refused}", style="bold")
-        elif asked.ended:
-            text.append("\nThe run has stopped.", style="bold")
-        else:
-            text.append(f"○ waiting    {pad_left(duration(asked.elapsed_s), 7)}", style="dim")
-            if self.escalating:
-                quiet = duration(asked.quiet_s)
-                text.append(f"\n\n▲ No progress for {quiet}. k signals the process instead.", style="bold")
-        for note in (self._note, asked.problem):
-            if note:
-                text.append(f"\n{note}", style="bold")
-        return text
+    def success(self, followed: Followed) -> str:
+        if followed.verb == "pause":
+            return "The run is paused; p lets it go on."
+        if followed.asked.ended:
+            return "The run has stopped."
+        return f"The run has stopped: {safe(self._picture.liveness.text, 80)}."
+
+    def add_to(self, text: Text, followed: Followed) -> None:
+        if self.escalating and followed.outcome == "waiting":
+            quiet = duration(followed.asked.quiet_s)
+            text.append(f"\n\n▲ No progress for {quiet}. k signals the process instead.", style="bold")
 
 
 class EscalateScreen(Dialog[None]):

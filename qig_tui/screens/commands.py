@@ -1,21 +1,26 @@
-"""What a person asks of a run: stop, save, come back, and whether it may be left. Shows no widget of its own."""
+"""What a person asks of a run: stop, save, pause, go back, and whether it may be left. Shows no widget of its own."""
 
 import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from qig_core.errors import Refused
 from qig_core.rundir.layout import RunDir
-from qig_tui.actions import ask
+from qig_tui.following import Followed
 from qig_tui.picture import RunPicture
 from qig_tui.screens.abort import AbortScreen
 from qig_tui.screens.leave import LeaveScreen
 from qig_tui.screens.recover import RecoverScreen
+from qig_tui.screens.restore import RestoreScreen
+from qig_tui.screens.sampling import SamplingScreen
+from qig_tui.screens.soft_reset import SoftResetScreen
 from qig_tui.text import duration, safe
 
 _ACK_S = 0.2
-_TITLES = {"done": "checkpoint written", "refused": "no checkpoint"}
+_DONE = {"checkpoint": "checkpoint written", "pause": "paused", "resume": "the run goes on"}
+_NOT_DONE = {"checkpoint": "no checkpoint", "pause": "not paused", "resume": "the run does not go on"}
 _READ_ONLY = "this dashboard is read-only: every command is disabled"
 
 
@@ -28,47 +33,87 @@ class RunCommands:
         self._picture = picture
         self._read_only = read_only
         self._owned = owned
+        self.dialogs: Mapping[str, Callable[[], None]] = {
+            "abort": self.abort,
+            "recover": self.recover,
+            "soft_reset": self.soft_reset,
+            "sampling": self.sampling,
+        }
+        """What a dialog asks for, by the names that the keys call it."""
+        self.messages: Mapping[str, Callable[[], Coroutine[None, None, None]]] = {
+            "checkpoint": self.checkpoint,
+            "pause": self.pause,
+        }
+        """What is asked for at once, and told as it goes."""
 
     @property
     def keys(self) -> list[tuple[str, str]]:
-        """Those that make sense now, each with its word."""
+        """Those that are needed now, each with its word."""
         if self._read_only:
             return [("", "read only")]
-        return [("r", "recover")] if self._picture.ended else [("a", "abort"), ("c", "checkpoint")]
+        if self._picture.ended:
+            return [("r", "recover")]
+        needed = [("a", "abort"), ("c", "checkpoint")]
+        return [*needed, ("p", "go on")] if self._picture.paused else needed
+
+    @property
+    def more_keys(self) -> list[tuple[str, str]]:
+        """Those that make sense as well."""
+        if self._read_only or self._picture.ended:
+            return []
+        return [("r", "restore")] if self._picture.paused else [("p", "pause"), ("r", "restore")]
 
     def abort(self) -> None:
         if self._may_ask():
             self._screen.app.push_screen(AbortScreen(self._picture, self._run))
 
+    def soft_reset(self) -> None:
+        if self._may_ask():
+            self._screen.app.push_screen(SoftResetScreen(self._picture, self._run))
+
+    def sampling(self) -> None:
+        if self._may_ask():
+            self._screen.app.push_screen(SamplingScreen(self._picture, self._run))
+
     async def checkpoint(self) -> None:
-        """Ask for a checkpoint and tell how far that has come, each stage in the place of the one before."""
-        if not self._may_ask():
-            return
+        if self._may_ask():
+            await self._follow("checkpoint")
+
+    async def pause(self) -> None:
+        """Pause a run, or let one that is paused go on."""
+        if self._may_ask():
+            await self._follow("resume" if self._picture.paused else "pause")
+
+    async def _follow(self, verb: str) -> None:
+        """Ask, and tell how far it has come, each stage in the place of the one before."""
         try:
-            asked = ask(self._run, "checkpoint")
+            followed = Followed(self._picture, self._run, verb)
         except Refused as error:
             self._tell(safe(error, 300), title="not asked", severity="error")
             return
-        told = 0
-        while asked.elapsed_s < asked.command.ttl_s:
+        asked, told = followed.asked, 0
+        while True:
             if len(asked.stages) > told:
                 told, stage = len(asked.stages), asked.stages[-1]
-                title = _TITLES.get(stage.name, f"checkpoint {stage.name}")
+                ends = {"done": _DONE[verb], "refused": _NOT_DONE[verb]}
+                title = ends.get(stage.name, f"{verb} {stage.name}")
                 severity: SeverityLevel = "error" if stage.name == "refused" else "information"
                 self._tell_instead(f"{duration(stage.after_s)}  {stage.detail}", title=title, severity=severity)
-            if asked.ended:
-                return
+            if followed.outcome != "waiting":
+                break
             await asyncio.sleep(_ACK_S)
-            asked.look()
-        self._tell_instead("the trainer did not answer", title="no checkpoint", severity="error")
+            followed.look()
+        if followed.outcome == "unconfirmed":
+            self._tell_instead(followed.words, title=_NOT_DONE[verb], severity="error")
 
     def recover(self) -> None:
+        """Of a live run by asking its trainer, of a dead one by starting it again."""
         if self._read_only:
             self._tell(_READ_ONLY)
-        elif not self._picture.ended:
-            self._tell(f"the run is {self._picture.liveness.text}; only a dead one is recovered")
-        else:
+        elif self._picture.ended:
             self._screen.app.push_screen(RecoverScreen(self._picture, self._run))
+        else:
+            self._screen.app.push_screen(RestoreScreen(self._picture, self._run))
 
     async def may_leave(self) -> bool:
         """Whether the app may close: a run that this command started is not left by accident. Needs a worker."""

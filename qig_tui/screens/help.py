@@ -11,7 +11,7 @@ from qig_tui.text import pad
 _GLYPHS = {
     "●": "live, or ok",
     "◐": "slow",
-    "◑": "busy: evaluates or saves",
+    "◑": "busy: evaluates, saves, restores",
     "‖": "paused, or frozen",
     "○": "silent; a limit that is not armed, or watched no more",
     "▲": "warning",

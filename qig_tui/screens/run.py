@@ -43,9 +43,12 @@ class RunScreen(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (60, "-narrow"), (100, "-medium"), (140, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-sliver"), (10, "-flat"), (20, "-low"), (34, "-middling"), (44, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("a", "abort", "abort", tooltip="Stop the run with a checkpoint; asks first"),
-        Binding("c", "checkpoint", "checkpoint", tooltip="Write a checkpoint now"),
-        Binding("r", "recover", "recover", tooltip="Bring a dead run back from a checkpoint"),
+        Binding("a", "ask('abort')", "abort", tooltip="Stop the run with a checkpoint; asks first"),
+        Binding("c", "send('checkpoint')", "checkpoint", tooltip="Write a checkpoint now"),
+        Binding("p", "send('pause')", "pause", tooltip="Pause the run at its next step, or let it go on"),
+        Binding("r", "ask('recover')", "recover", tooltip="Back to a checkpoint, of a live run or of a dead one"),
+        Binding("z", "ask('soft_reset')", "soft reset", tooltip="Back to the last known good checkpoint; asks first"),
+        Binding("e", "ask('sampling')", "samples", tooltip="How often a sample is recorded"),
         Binding("b,2", "toggle_table", "basin", tooltip="The basin as a table of 64 rows, or as a grid"),
         Binding("space", "freeze", "freeze", tooltip="Hold the picture still; reading goes on"),
         *(replace(key, action=f"charts({key.action!r})") for key in ChartDeck.KEYS),
@@ -177,7 +180,9 @@ class RunScreen(Screen[None]):
         """The keys of the last line: those that ask something of the run now, and some of those that show it."""
         known = self.active_bindings
         bindings = [known[key].binding for key in _OFFERED if key in known]
-        return [*self._commands.keys, *((self.app.get_key_display(b), b.description) for b in bindings)]
+        shown = [(self.app.get_key_display(b), b.description) for b in bindings]
+        always = len(_NEEDED)
+        return [*self._commands.keys, *shown[:always], *self._commands.more_keys, *shown[always:]]
 
     def on_resize(self) -> None:
         # A chart that a smaller size had hidden has drawn nothing since.
@@ -207,15 +212,13 @@ class RunScreen(Screen[None]):
             self.set_focus(None)
         self.call_after_refresh(self.draw_all)
 
-    def action_abort(self) -> None:
-        self._commands.abort()
+    def action_ask(self, what: str) -> None:
+        """Open the dialog that asks something of the run."""
+        self._commands.dialogs[what]()
 
-    @work(exclusive=True, group="checkpoint")
-    async def action_checkpoint(self) -> None:
-        await self._commands.checkpoint()
-
-    def action_recover(self) -> None:
-        self._commands.recover()
+    def action_send(self, what: str) -> None:
+        """Ask something of the run that needs no dialog, and tell how far it has come."""
+        self.run_worker(self._commands.messages[what](), group=what, exclusive=True)
 
     async def may_leave(self) -> bool:
         """Whether the app may close; it asks. Needs a worker."""

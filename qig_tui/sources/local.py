@@ -127,8 +127,10 @@ class LocalSource:
             path = error.filename or str(self.run.path)
             update.problem = within(self.run, f"{path!r} cannot be read: {error.strerror or error}")
         now = time.monotonic()
-        if now - self._listed >= _POLL_S:
-            # A folder of many checkpoints costs a stat each; samples may come ten times a second.
+        published = any(isinstance(event, Event) and event.kind == "checkpoint" for event in update.events)
+        if now - self._listed >= _POLL_S or changed is not None or published:
+            # A folder of many checkpoints costs a stat each; samples may come ten times a second. But who brings a run
+            # back as soon as it has ended must be offered what it saved at its end.
             self._listed = now
             update.checkpoints = self._shelf.changed()
         update.checkpoints_problem = self._shelf.problem

@@ -133,8 +133,16 @@ def test_a_run_with_a_foreign_file_is_a_row_of_the_list_and_one_sentence_of_its_
         (["set_log_every"], 2, "set_log_every needs N, a whole number ≥ 1"),
         (["set_log_every", "-3"], 2, "set_log_every needs N, a whole number ≥ 1, not '-3'"),
         (["set_log_every", "often"], 2, "set_log_every needs N, a whole number ≥ 1, not 'often'"),
-        (["pin"], 1, "no trainer answers 'pin' yet; what works is abort, checkpoint, pause, resume, set_log_every"),
-        (["xyz"], 2, "unknown verb 'xyz'; known are abort, checkpoint, pause, resume, set_log_every"),
+        (
+            ["pin"],
+            1,
+            "no trainer answers 'pin' yet; what works is abort, checkpoint, pause, resume, soft_reset, restore, set_log_every",
+        ),
+        (
+            ["xyz"],
+            2,
+            "unknown verb 'xyz'; known are abort, checkpoint, pause, resume, soft_reset, restore, set_log_every",
+        ),
     ],
 )
 def test_a_command_that_no_trainer_could_obey_is_refused_at_once(

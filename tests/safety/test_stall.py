@@ -96,6 +96,23 @@ def test_the_limit_is_a_multiple_of_the_99th_percentile_where_that_is_longer(tra
     assert trainer.states == [("ok", 9), ("warning", 9)]
 
 
+def test_a_limit_that_has_moved_is_told_again(trainer: Trainer) -> None:
+    trainer.heartbeat.doing = "eval"
+    trainer.steps(0)
+    trainer.heartbeat.doing = "eval"
+    trainer.wait(2)
+    limits = [trainer.watch.verdict.limit]
+    trainer.steps(1)
+    trainer.wait(2)
+    limits.append(trainer.watch.verdict.limit)
+    trainer.wait(2)
+    trainer.steps(*range(2, 12), seconds=30.0)
+    trainer.wait(2)
+    limits.append(trainer.watch.verdict.limit)
+    assert limits == [600.0, 60.0, 680.0]
+    assert trainer.states == [("ok", 0)] * 3, "each once"
+
+
 def test_the_numbers_are_the_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(tmp_path, monkeypatch, id="mine", min_s=3.0, p99s=5.0)
     trainer.steps(*range(10), seconds=1.0)

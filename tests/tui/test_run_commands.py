@@ -2,7 +2,6 @@ import asyncio
 import os
 import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from textual.widgets import Button, Static
@@ -15,6 +14,7 @@ from qig_tui.screens.run import RunScreen
 from qig_tui.widgets.checkpoints import CheckpointStrip
 from tests.tui.runs import add_checkpoint, log_steps, open_run
 from tests.tui.screens import WIDE, opened, screen_text, text_of, told, until, until_shown
+from tests.tui.verifying import verification
 
 
 def nothing_was_asked(writer):
@@ -123,52 +123,6 @@ async def test_a_checkpoint_that_is_refused_says_why(writer):
         await until(pilot, lambda: any(note.startswith("no checkpoint:") for note in told(app)))
         assert len(told(app)) == 1
         assert "no space" in told(app)[0]
-
-
-@pytest.mark.parametrize("key", ["a", "c", "r"])
-async def test_read_only_asks_for_nothing(writer, key):
-    async with opened(writer.run, read_only=True) as (app, pilot):
-        await pilot.press(key)
-        await until(pilot, lambda: any("read-only" in note for note in told(app)))
-        assert isinstance(app.screen, RunScreen)
-        assert nothing_was_asked(writer)
-        assert "read only" in screen_text(app)
-
-
-@pytest.mark.parametrize("key", ["a", "c"])
-async def test_a_run_that_has_ended_is_not_asked(writer, key):
-    writer.close(0)
-    async with opened(writer.run) as (app, pilot):
-        await pilot.press(key)
-        await until(pilot, lambda: any("no trainer to ask" in note for note in told(app)))
-        assert isinstance(app.screen, RunScreen)
-        assert nothing_was_asked(writer)
-
-
-async def test_only_a_dead_run_is_recovered(writer):
-    async with opened(writer.run) as (app, pilot):
-        await pilot.press("r")
-        await until(pilot, lambda: any("only a dead one" in note for note in told(app)))
-        assert isinstance(app.screen, RunScreen)
-        assert nothing_was_asked(writer)
-
-
-def verification(monkeypatch, *, proceed=None, **bad):
-    """Replace the child that verifies: every checkpoint is COMPLETE but the `bad` ones, by step_N=STATUS."""
-
-    async def verified(argv):
-        assert argv[:3] == [sys.executable, "-m", "qig_core.cli"]
-        yield {"progress": {"number": 1, "of": 2}}
-        if proceed is not None:
-            await proceed.wait()
-        rows = []
-        for folder in (Path(argv[-2]) / "checkpoints").iterdir():
-            status = bad.get(f"step_{int(folder.name.removeprefix('step-'))}", "COMPLETE")
-            problems = [] if status == "COMPLETE" else ["model.bin does not match its digest"]
-            rows.append({"name": folder.name, "step": 1, "status": status, "problems": problems})
-        yield {"result": rows}
-
-    monkeypatch.setattr("qig_tui.screens.recover.child", verified)
 
 
 class Process:

@@ -96,7 +96,7 @@ async def test_a_changed_condition_is_seen_at_once(writer):
         assert "● drift" in text_of(safety)
         set_condition(writer, "warning", cause=["kappa"])
         await until(pilot, lambda: "▲ drift" in text_of(safety) and "warning" in text_of(safety))
-        await until(pilot, lambda: "first moved kappa" in screen_text(app))
+        await until(pilot, lambda: "kappa moved first" in screen_text(app))
         assert "● drift" not in text_of(safety)
         assert "1 warning" in text_of(app.screen.query_one(StatusLine))
 

@@ -49,6 +49,24 @@ def test_what_is_appended_is_found_by_the_next_look(tmp_path):
         source.close()
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_run_saves_is_listed_with_the_word_of_it_and_with_its_end(tmp_path, ends):
+    writer = open_run(tmp_path)
+    source = LocalSource(writer.run)
+    picture = read(source)
+    assert not picture.checkpoints
+    name = add_checkpoint(writer, 4)
+    if ends:
+        # As if the word of it could not be written.
+        writer.run.events.write_bytes(b"")
+        writer.close(76)
+    picture.apply(source.look())
+    assert picture.ended == ends
+    assert [entry.name for entry in picture.checkpoints] == [name]
+    source.close()
+    writer.close(76)
+
+
 def test_a_torn_line_waits_and_is_said_to(tmp_path):
     with open_run(tmp_path) as writer:
         log_steps(writer, 0, 3)
