@@ -76,7 +76,7 @@ def print_facts(rows: Sequence[tuple[str, str]]) -> None:
 def _print(table: Table, least: int = 0) -> None:
     """In at least so many columns, without blanks at the ends of the lines."""
     console = _console(stderr=False)
-    console.width = max(console.width, least)
+    console.size = (max(console.width, least), console.height)  # of a dumb terminal rich ignores the width alone
     with console.capture() as captured:
         console.print(table)
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())

@@ -136,12 +136,12 @@ def test_a_run_with_a_foreign_file_is_a_row_of_the_list_and_one_sentence_of_its_
         (
             ["pin"],
             1,
-            "no trainer answers 'pin' yet; what works is abort, checkpoint, pause, resume, soft_reset, restore, set_log_every",
+            f"no trainer answers 'pin' yet; what works is {', '.join(ANSWERED)}",
         ),
         (
             ["xyz"],
             2,
-            "unknown verb 'xyz'; known are abort, checkpoint, pause, resume, soft_reset, restore, set_log_every",
+            f"unknown verb 'xyz'; known are {', '.join(ANSWERED)}",
         ),
     ],
 )
