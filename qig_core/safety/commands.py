@@ -48,14 +48,17 @@ class CommandDesk:
         self.going_back: Ask | None = None
         """What a command asked for: whoever holds the loop acts on it and takes it away."""
 
-    def obey(self, step: int) -> None:
+    def obey(self, step: int, *, may_wait: bool = True) -> None:
         """Act on the commands that wait; a pause is sat out here, until it ends or the run is to go back or to stop.
+
+        Args:
+            may_wait: False where the step has something more urgent; a pause then begins at the next boundary.
 
         Raises:
             RecordWriteError: an answer could not be recorded.
         """
         self._answer_all(step)
-        if not self.paused or self.going_back is not None:
+        if not self.paused or not may_wait or self.going_back is not None:
             return
         since = time.monotonic()
         while self.paused and self.going_back is None and not self._abort.asked:

@@ -4,6 +4,7 @@ Every count and dwell is in evaluations of that metric: a step at which it was n
 A condition is `unarmed` until its metric has been seen often enough to be judged.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,6 +76,8 @@ class ThresholdCondition(Condition):
         self._advising = Dwell(limit.dwell)
         self._count = 0
         self._held = 0
+        self._low, self._high = math.inf, -math.inf
+        """Within them nothing changes but the value: healthy, and was so; almost always. Else the band is empty."""
 
     @property
     def advised(self) -> bool:
@@ -82,14 +85,26 @@ class ThresholdCondition(Condition):
         return self._advising.alarming
 
     def evaluate(self, step: int, metrics: Mapping[str, float | None]) -> bool:
-        limit = self._limit
-        measured = metrics.get(limit.metric)
-        if measured is None or measured != measured:
+        measured = metrics.get(self.metric)
+        if measured is None:
+            return False
+        if self._low <= measured <= self._high:
+            self.value = float(measured)
+            return True
+        if measured != measured:
             return False
         self.value = value = float(measured)
-        self._count += 1
-        if self._count <= limit.armed_after or (limit.armed_at is not None and not self._is_armed(value)):
-            return True
+        self._judge(step, value)
+        self._settle()
+        return True
+
+    def _judge(self, step: int, value: float) -> None:
+        limit = self._limit
+        if self._count < limit.armed_after:
+            self._count += 1
+            return
+        if limit.armed_at is not None and not self._is_armed(value):
+            return
         state: State = self._grade(value) if self._graded else "ok"
         dwell = self._dwell
         beyond = value > limit.value if self._above else value < limit.value
@@ -98,7 +113,15 @@ class ThresholdCondition(Condition):
         if state != self.state:
             self.become(state, step)
             self.limit = self._nearest()
-        return True
+
+    def _settle(self) -> None:
+        dwells = (self._dwell, self._warning, self._advising)
+        if self.state != "ok" or any(dwell.alarming or dwell.streak for dwell in dwells):
+            self._low, self._high = math.inf, -math.inf
+            return
+        limit = self._limit
+        numbers = [each for each in (limit.value, limit.warning, limit.advice_at) if each is not None]
+        self._low, self._high = (-math.inf, min(numbers)) if self._above else (max(numbers), math.inf)
 
     def _nearest(self) -> float:
         """The number that is compared with: of two, the one that was not passed yet, or the last."""
@@ -147,6 +170,7 @@ class ThresholdCondition(Condition):
         for dwell, name in ((self._warning, "warning"), (self._advising, "advising")):
             dwell.restore(state.get(name, [0, 0]))
         self.comparison, self.dwell, self.limit = self._limit.comparison, self._limit.dwell, self._nearest()
+        self._low, self._high = math.inf, -math.inf
 
 
 def condition_for(limit: Judged) -> Condition:

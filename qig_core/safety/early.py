@@ -18,13 +18,27 @@ _CAP = 2.0
 class _Watched:
     """One metric: its recent past, and the two one-sided sums of Page's CUSUM."""
 
-    __slots__ = ("down_since", "high", "low", "sum", "sum_down", "sum_up", "up_since", "value", "window")
+    __slots__ = (
+        "down_since",
+        "high",
+        "highest",
+        "low",
+        "lowest",
+        "sum",
+        "sum_down",
+        "sum_up",
+        "up_since",
+        "value",
+        "window",
+    )
 
     def __init__(self, limit: EarlyWarning, direction: str, turn: int) -> None:
         self.window = Rolling(limit.window, _MAD_FLOOR_SHARE, turn=turn)
         self.low = -limit.slack if direction != "up" else -math.inf
         self.high = limit.slack if direction != "down" else math.inf
         """Between them nothing adds up."""
+        self.lowest, self.highest = math.inf, -math.inf
+        """The same as values of the metric; an empty band before there is one."""
         self.sum_up = self.sum_down = self.sum = 0.0
         """The two sums, and the larger of them."""
         self.up_since = self.down_since = 0
@@ -35,6 +49,12 @@ class _Watched:
     def onset(self) -> int:
         """The step at which the larger sum last left 0: when the change began, as far as CUSUM can tell."""
         return self.up_since if self.sum_up >= self.sum_down else self.down_since
+
+    def settle(self) -> None:
+        """The window has been renewed."""
+        window = self.window
+        self.lowest = max(window.median + self.low * window.sigma, LOWEST)
+        self.highest = min(window.median + self.high * window.sigma, LARGEST)
 
     def add(self, step: int, u: float, top: float) -> float:
         """Take in a deviation; the larger sum."""
@@ -67,6 +87,7 @@ class _Watched:
         self.value = state["value"]
         if not self.window.ready:
             return
+        self.settle()
         up, down = map(float, state["sums"])
         # Where the direction is another now, nothing could take a sum away again.
         self.sum_up, self.sum_down = up if self.high < math.inf else 0.0, down if self.low > -math.inf else 0.0
@@ -106,20 +127,23 @@ class EarlyWarningCondition(Condition):
             measured = metrics.get(name)
             if measured is None:
                 continue
-            if not LOWEST <= measured <= LARGEST and (measured := within_reach(measured)) is None:
-                continue
+            # On the path of every step: almost always both sums are and stay 0.
+            if watched.sum or not watched.lowest <= measured <= watched.highest:
+                if not LOWEST <= measured <= LARGEST and (measured := within_reach(measured)) is None:
+                    continue
+                if window.ready:
+                    u = (measured - window.median) / window.sigma
+                    u = clip if u > clip else -clip if u < -clip else u
+                    if watched.add(step, u, self._top) >= enough:
+                        watched.value = float(measured)
+                        seen = armed = beyond = True
+                        continue
             seen = True
             watched.value = value = float(measured)
             if window.ready:
                 armed = True
-                u = (value - window.median) / window.sigma
-                # On the path of every step: almost always both sums are and stay 0.
-                if watched.sum or u > watched.high or u < watched.low:
-                    u = clip if u > clip else -clip if u < -clip else u
-                    if watched.add(step, u, self._top) >= enough:
-                        beyond = True
-                        continue
-            window.add(value)
+            if window.add(value):
+                watched.settle()
         if armed and (beyond or alarming or self.state != "ok"):
             self._conclude(step, beyond or (alarming and any(each.sum >= enough for each in self._watched.values())))
         return seen

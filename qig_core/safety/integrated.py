@@ -279,7 +279,7 @@ class IntegratedMonitor:
                 self._announcer.judged(step, judgement)
             self._policy.checked(judgement.worst in ALARMS)
             if self.writer.mailbox.pending:
-                self._desk.obey(step)
+                self._desk.obey(step, may_wait=judgement.worst != "critical")
             if judgement.worst == "critical":
                 self._answer(judgement)
             if self.abort.asked:
@@ -339,6 +339,10 @@ class IntegratedMonitor:
             outcome.reason = f"the checkpoint at the end failed: {self._saves.error}"
         return made
 
+    def _critical(self) -> str:
+        """Every critical alarm in words."""
+        return "; ".join(self._in_words(each) for each in self.safety.verdicts() if each.state == "critical")
+
     def _in_words(self, verdict: Verdict) -> str:
         """The verdict, and of what is not finite where that began, if the loop said so."""
         names = (verdict.cause or (verdict.metric,)) if verdict.comparison == "finite" else ()
@@ -347,9 +351,8 @@ class IntegratedMonitor:
 
     def _answer(self, judgement: Judgement) -> None:
         """To critical alarms: a soft reset where the profile wants it and it can be, else a stop."""
-        critical = judgement.critical
-        words = "; ".join(map(self._in_words, critical))
-        if self._policy.answers([verdict.id for verdict in critical]):
+        words = self._critical()
+        if self._policy.answers([verdict.id for verdict in judgement.critical]):
             refusal = self._back.refusal() or self._policy.refusal()
             if not refusal:
                 # A person who asked at this very step knows better where to.
@@ -366,8 +369,8 @@ class IntegratedMonitor:
             except CheckpointError as error:
                 self._desk.went_back("refused", step, reason=str(error))
                 self.writer.heartbeat.step_done(step)
-                if ask.command is None:
-                    self.abort.request(Cause.limit(f"{ask.cause}; soft reset not possible: {error}"))
+                if self._went_back_to is None and (critical := self._critical()):
+                    self.abort.request(Cause.limit(f"{critical}; soft reset not possible: {error}"))
                 if self.abort.asked:
                     self._stop(step)
                     return False

@@ -1,5 +1,6 @@
 """Conditions that judge a metric by its own past: under a share of its baseline, or out of its recent range. Pure."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,29 +92,47 @@ class RobustZCondition(Condition):
         self._dwell = Dwell(limit.dwell)
         self._up, self._down = limit.sides != "below", limit.sides != "above"
         self._back = limit.z * (1.0 - limit.hysteresis)
+        self._low, self._high = math.inf, -math.inf
+        """Within them nothing changes but the value and the window; see ThresholdCondition."""
 
     def evaluate(self, step: int, metrics: Mapping[str, float | None]) -> bool:
-        limit = self._limit
-        measured = metrics.get(limit.metric)
+        measured = metrics.get(self.metric)
         if measured is None:
             return False
+        if self._low <= measured <= self._high:
+            self.value = value = float(measured)
+            if self._window.add(value):
+                self._show(below=not self._up)
+                self._settle()
+            return True
         if not LOWEST <= measured <= LARGEST and (measured := within_reach(measured)) is None:
             return False
         self.value = value = float(measured)
-        window, dwell = self._window, self._dwell
+        self._judge(step, value)
+        self._settle()
+        return True
+
+    def _judge(self, step: int, value: float) -> None:
+        limit, window, dwell = self._limit, self._window, self._dwell
         if window.ready:
-            off = value - window.median
             allowed = (self._back if dwell.alarming else limit.z) * window.sigma
-            above = self._up and off > allowed
-            breached = above or (self._down and off < -allowed)
+            above = self._up and value > window.median + allowed
+            breached = above or (self._down and value < window.median - allowed)
             if breached or dwell.alarming or dwell.streak or self.state != "ok":
                 self.become(limit.severity if dwell.update(breached) else "ok", step)
                 self._show(below=not self._up or (breached and not above))
             if breached:
-                return True
+                return
         if window.add(value):
             self._show(below=not self._up)
-        return True
+
+    def _settle(self) -> None:
+        window, dwell = self._window, self._dwell
+        self._low, self._high = math.inf, -math.inf
+        if self.state == "ok" and not dwell.alarming and not dwell.streak:
+            reach = self._limit.z * window.sigma
+            self._low = max(window.median - reach, LOWEST) if self._down else LOWEST
+            self._high = min(window.median + reach, LARGEST) if self._up else LARGEST
 
     def _show(self, *, below: bool) -> None:
         window, z = self._window, self._limit.z

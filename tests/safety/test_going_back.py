@@ -475,6 +475,44 @@ def test_a_limit_wins_over_a_restore_at_the_same_step(tmp_path: Path) -> None:
     assert loop.reason(asked[0]) == "the run is to stop"
 
 
+def test_a_restore_that_is_refused_at_a_critical_step_lets_no_bad_update_through(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, profile=FORGIVING)
+
+    def both() -> float:
+        loop.ask("restore", checkpoint="step-00000099-abcdef")
+        return NAN
+
+    loop.before_check[27] = both
+    assert loop.train() == 75
+    assert "not finite; soft reset not possible: no checkpoint 'step-00000099-abcdef'" in loop.monitor.reason
+    assert loop.losses[-1][0] == 26
+
+
+def test_a_pause_at_a_critical_step_begins_after_the_reset(
+    tmp_path: Path, undisturbed: list[tuple[int, float]]
+) -> None:
+    loop = Loop(tmp_path, profile=FORGIVING)
+    waited: list[int | None] = []
+    sit_out = loop.monitor._desk.obey
+
+    def obey(step: int, *, may_wait: bool = True) -> None:
+        if loop.monitor._desk.paused:
+            waited.append(step)
+            loop.ask("resume")
+        sit_out(step, may_wait=may_wait)
+
+    loop.monitor._desk.obey = obey  # type: ignore[method-assign]
+
+    def both() -> float:
+        loop.ask("pause")
+        return NAN
+
+    loop.before_check[27] = both
+    assert loop.train() == 0
+    assert waited == [20]
+    assert loop.losses == undisturbed[:27] + undisturbed[20:]
+
+
 def test_the_good_ones_are_known_again_after_a_resume(tmp_path: Path) -> None:
     first = Loop(tmp_path, profile=FORGIVING, total=30)
     assert first.train() == 0
