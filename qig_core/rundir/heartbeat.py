@@ -36,6 +36,7 @@ class HeartbeatThread:
         self._beat = 0
         self._last_step: float | None = None
         self._gap_from: float | None = None
+        self._paused_at: float | None = None
         self._doing = "start"
         self._ring = [0.0] * _RING
         self._steps = 0
@@ -58,8 +59,8 @@ class HeartbeatThread:
 
         `doing` is to be read before it: then an age from before a boundary never meets the word from after it.
         """
-        last = self._last_step
-        return None if last is None else time.monotonic() - last
+        paused, last = self._paused_at, self._last_step
+        return None if last is None else max(0.0, (time.monotonic() if paused is None else paused) - last)
 
     @property
     def doing(self) -> str:
@@ -68,9 +69,12 @@ class HeartbeatThread:
 
     @doing.setter
     def doing(self, value: str) -> None:
-        if self._doing == "pause" != value and self._last_step is not None:
+        if self._doing != "pause" == value:
+            self._paused_at = time.monotonic()
+        elif self._doing == "pause" != value:
             # A pause is no part of the last step's age: what follows it would look hung.
-            self._last_step = time.monotonic()
+            self._last_step = None if self._last_step is None else time.monotonic()
+            self._paused_at = None
         self._doing = value
         if value != "step":
             self._gap_from = None
@@ -107,6 +111,7 @@ class HeartbeatThread:
             self._steps += 1
         self.step = step
         self._last_step = self._gap_from = now
+        self._paused_at = None
         self._doing = "step"
 
     def beat(self) -> None:

@@ -251,6 +251,7 @@ def test_a_pause_is_no_part_of_the_last_steps_age(tmp_path: Path, monkeypatch: p
     assert beat_of(run, thread).last_step_age_s == 2.0
     thread.doing = "pause"
     clock.now += 3600.0
+    assert beat_of(run, thread).last_step_age_s == 2.0
     thread.doing = "save"
     clock.now += 1.0
     found = beat_of(run, thread)
