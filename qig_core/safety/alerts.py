@@ -6,7 +6,6 @@ may come from anybody, and this executes it. A run never waits or ends for an al
 
 import contextlib
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -16,7 +15,7 @@ import threading
 import time
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,6 +26,7 @@ import platformdirs
 from qig_core.errors import ConfigError
 from qig_core.rundir.host import host_name
 from qig_core.safety.delivery import NAME, VARIABLE, Channel, Message, Sender
+from qig_core.safety.given import check_keys, hint, require
 
 Kind = Literal["warning", "critical", "end"]
 
@@ -46,11 +46,6 @@ EXAMPLE = """\
 """
 
 
-def _require(holds: bool, problem: str) -> None:
-    if not holds:
-        raise ConfigError(problem)
-
-
 @dataclass(frozen=True, kw_only=True)
 class AlertSettings:
     """What is told, and where. What may be or hold a secret is not in the repr."""
@@ -68,22 +63,22 @@ class AlertSettings:
     """Between two alerts of the same kind and condition; the next one says how many were left out."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.command or self.url), "command and url are both empty: name one, or leave the table out")
-        _require(not self.command or bool(self.command[0]), "command begins with an empty word")
-        _require("\0" not in "".join(self.command), "command holds a NUL")
+        require(bool(self.command or self.url), "command and url are both empty: name one, or leave the table out")
+        require(not self.command or bool(self.command[0]), "command begins with an empty word")
+        require("\0" not in "".join(self.command), "command holds a NUL")
         direct = not self.url or self.url.startswith(("http://", "https://", "${"))
-        _require(direct, "url must begin with http:// or https://")
-        _require("${" not in VARIABLE.sub("", self.url), "url has a ${ that is not followed by a NAME and }")
+        require(direct, "url must begin with http:// or https://")
+        require("${" not in VARIABLE.sub("", self.url), "url has a ${ that is not followed by a NAME and }")
         named = re.fullmatch(f"({NAME})?", self.token_env) is not None
-        _require(named, "token_env is the name of an environment variable; the token itself belongs in there")
-        _require(bool(self.url or not self.token_env), "token_env is for a url, and there is none")
-        _require(bool(self.on), "on names nothing that is to be told")
+        require(named, "token_env is the name of an environment variable; the token itself belongs in there")
+        require(bool(self.url or not self.token_env), "token_env is for a url, and there is none")
+        require(bool(self.on), "on names nothing that is to be told")
         for kind in self.on:
-            _require(kind in get_args(Kind), f"on: {kind!r} is unknown{_hint(kind, get_args(Kind))}")
+            require(kind in get_args(Kind), f"on: {kind!r} is unknown{hint(kind, get_args(Kind))}")
         short = 0.0 < self.timeout_s <= _MAX_TIMEOUT_S
-        _require(short, f"timeout_s is {self.timeout_s}: it must be greater than 0, and at most {_MAX_TIMEOUT_S:g}")
+        require(short, f"timeout_s is {self.timeout_s}: it must be greater than 0, and at most {_MAX_TIMEOUT_S:g}")
         sane = math.isfinite(self.min_interval_s) and self.min_interval_s >= 0
-        _require(sane, f"min_interval_s is {self.min_interval_s}: it must not be negative")
+        require(sane, f"min_interval_s is {self.min_interval_s}: it must not be negative")
 
 
 def settings_path() -> Path:
@@ -102,13 +97,13 @@ def load_alerts(table: object = None, where: str = "") -> AlertSettings | None:
     if table is None:
         where = str(settings_path())
         own = _read_own(Path(where))
-        _check_keys(own, ("alerts",), repr(where))
+        check_keys(own, ("alerts",), repr(where))
         if (table := own.get("alerts")) is None:
             return None
     told = f"{where!r}: [alerts]"
     if not isinstance(table, Mapping):
         raise ConfigError(f"{told} must be a table")
-    _check_keys(table, [each.name for each in dataclasses.fields(AlertSettings)], told)
+    check_keys(table, [each.name for each in dataclasses.fields(AlertSettings)], told)
     if isinstance(table.get("command"), str):
         raise ConfigError(f'{told}: command is a list of words, which no shell reads: ["notify-send", "qig"]')
     try:
@@ -131,27 +126,16 @@ def _read_own(path: Path) -> Mapping[str, Any]:
         return {}
     with file:
         found = os.fstat(file.fileno())
-        _require(stat.S_ISREG(found.st_mode), f"settings {shown} are not a file")
+        require(stat.S_ISREG(found.st_mode), f"settings {shown} are not a file")
         why = "and an alert may be a command"
         mine = found.st_uid == os.geteuid()
-        _require(mine, f"settings {shown} are another user's, {why}; name a file of your own in $QIG_SETTINGS")
+        require(mine, f"settings {shown} are another user's, {why}; name a file of your own in $QIG_SETTINGS")
         cure = f"chmod go-w {shlex.quote(str(path))}"
-        _require(not found.st_mode & 0o022, f"settings {shown} can be written by others, {why}; cure it with: {cure}")
+        require(not found.st_mode & 0o022, f"settings {shown} can be written by others, {why}; cure it with: {cure}")
         try:
             return tomllib.load(file)
         except ValueError as error:
             raise ConfigError(f"settings {shown} are not TOML: {error}") from error
-
-
-def _check_keys(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    for key in given:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{_hint(key, known)}")
-
-
-def _hint(given: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
 def send_test(settings: AlertSettings) -> str:

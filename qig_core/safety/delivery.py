@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from qig_core.errors import ConfigError
 from qig_core.rundir.printable import printable
 from qig_core.rundir.values import name_nonfinite, plain, without_surrogates
+from qig_core.safety.given import require
 
 NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 """Of an environment variable."""
@@ -30,11 +30,6 @@ VARIABLE = re.compile(rf"\$\{{({NAME})\}}")
 """In an address: ${NAME}."""
 _MAX_TEXT = 1500
 """Characters; Discord refuses a message of more than 2000."""
-
-
-def _require(holds: bool, problem: str) -> None:
-    if not holds:
-        raise ConfigError(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,9 +203,9 @@ class Channel:
 
 def _variable(name: str) -> str:
     value = os.environ.get(name, "")
-    _require(bool(value), f"the environment variable {name} is not set")
+    require(bool(value), f"the environment variable {name} is not set")
     fits = re.fullmatch(r"[!-~]+", value) is not None
-    _require(fits, f"the environment variable {name} holds a blank, an end of line or another character that cannot be")
+    require(fits, f"the environment variable {name} holds a blank, an end of line or another character that cannot be")
     return value
 
 
@@ -221,6 +216,6 @@ def _check_address(url: str) -> None:
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         whole = False
-    _require(whole, "url, its variables filled in, is no address that begins with http:// or https://")
-    _require("@" not in urlsplit(url).netloc, "url holds a user or a password; a token goes by token_env")
-    _require(re.fullmatch(r"[!-~]+", url) is not None, "url holds a blank or a character that is to be percent-encoded")
+    require(whole, "url, its variables filled in, is no address that begins with http:// or https://")
+    require("@" not in urlsplit(url).netloc, "url holds a user or a password; a token goes by token_env")
+    require(re.fullmatch(r"[!-~]+", url) is not None, "url holds a blank or a character that is to be percent-encoded")

@@ -24,23 +24,18 @@ A profile is named, built in ("default", "reference", "off") or one's own in TOM
 Counts, dwells and windows are in evaluations of the limit's metric, never in steps, unless a name says steps.
 """
 
-import difflib
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from qig_core.errors import ConfigError
+from qig_core.safety.given import check_keys, hint, require
 
 LimitSeverity = Literal["warning", "critical"]
-
-
-def _require(holds: bool, problem: str) -> None:
-    if not holds:
-        raise ConfigError(problem)
 
 
 def _range(limit: msgspec.Struct, *names: str, least: float = 0.0, above: bool = False) -> None:
@@ -49,7 +44,7 @@ def _range(limit: msgspec.Struct, *names: str, least: float = 0.0, above: bool =
         if (number := getattr(limit, name)) is not None:
             fits = number > least if above else number >= least
             words = f"{'greater than' if above else 'at least'} {least:g}, and finite"
-            _require(fits and number < math.inf, f"{name} is {number:g}: it must be {words}")
+            require(fits and number < math.inf, f"{name} is {number:g}: it must be {words}")
 
 
 class _Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -64,7 +59,7 @@ class NonFinite(_Limit, frozen=True, kw_only=True, tag="nonfinite"):
     severity: LimitSeverity = "critical"
 
     def __post_init__(self) -> None:
-        _require(len(self.metrics) > 0, "metrics names no metric")
+        require(len(self.metrics) > 0, "metrics names no metric")
 
 
 class Threshold(_Limit, frozen=True, kw_only=True, tag="threshold"):
@@ -94,19 +89,19 @@ class Threshold(_Limit, frozen=True, kw_only=True, tag="threshold"):
     """... for so many consecutive evaluations."""
 
     def __post_init__(self) -> None:
-        _require(math.isfinite(self.value), f"value is {self.value:g}: it must be finite")
+        require(math.isfinite(self.value), f"value is {self.value:g}: it must be finite")
         _range(self, "hysteresis", "armed_after")
         _range(self, "dwell", "armed_held", least=1)
         for name in ("warning", "advice_at", "armed_at"):
             if (number := getattr(self, name)) is not None:
                 inside = number >= self.value if self.comparison == ">=" else number <= self.value
                 side = f"{name} is {number:g}: it must be {self.comparison} {self.value:g}, the healthy side of value"
-                _require(inside and math.isfinite(number), f"{side}, and finite")
+                require(inside and math.isfinite(number), f"{side}, and finite")
         why = "warning is for a critical limit; of this one the severity is a warning already"
-        _require(self.warning is None or self.severity == "critical", why)
-        _require(self.advice_at is None or bool(self.advice), "advice_at has no advice: say what is to be considered")
-        _require(self.advice_at is not None or not self.advice, "advice has no advice_at: say from which number on")
-        _require(self.armed_at is not None or self.armed_held == 1, "armed_held has no armed_at: say which number")
+        require(self.warning is None or self.severity == "critical", why)
+        require(self.advice_at is None or bool(self.advice), "advice_at has no advice: say what is to be considered")
+        require(self.advice_at is not None or not self.advice, "advice has no advice_at: say from which number on")
+        require(self.armed_at is not None or self.armed_held == 1, "armed_held has no armed_at: say which number")
 
 
 class Divergence(_Limit, frozen=True, kw_only=True, tag="divergence"):
@@ -160,7 +155,7 @@ class Floor(_Limit, frozen=True, kw_only=True, tag="floor"):
     """A metric whose change means that another baseline holds: a new one is taken, and nothing is judged till then."""
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.share < 1.0, f"share is {self.share:g}: it must be greater than 0 and less than 1")
+        require(0.0 < self.share < 1.0, f"share is {self.share:g}: it must be greater than 0 and less than 1")
         _range(self, "dwell", "baseline", least=1)
         _range(self, "armed_after_steps")
 
@@ -190,7 +185,7 @@ class RobustZ(_Limit, frozen=True, kw_only=True, tag="robust_z"):
         _range(self, "dwell", least=1)
         _range(self, "mad_floor_share")
         problem = f"hysteresis is {self.hysteresis:g}: it must be a share, at least 0 and less than 1"
-        _require(0.0 <= self.hysteresis < 1.0, problem)
+        require(0.0 <= self.hysteresis < 1.0, problem)
 
 
 Direction = Literal["up", "down", "both"]
@@ -216,7 +211,7 @@ class EarlyWarning(_Limit, frozen=True, kw_only=True, tag="early_warning"):
     """Evaluations of each metric that are its recent past."""
 
     def __post_init__(self) -> None:
-        _require(len(self.metrics) > 0, "metrics names no metric")
+        require(len(self.metrics) > 0, "metrics names no metric")
         _range(self, "slack", "threshold", above=True)
         _range(self, "clip", least=self.slack, above=True)  # else nothing could ever add up
         _range(self, "window", least=10)
@@ -243,7 +238,7 @@ class Measured(_Limit, frozen=True, kw_only=True, tag="measured"):
     """Consecutive evaluations of the group without it."""
 
     def __post_init__(self) -> None:
-        _require(len(set(self.metrics)) > 1, "metrics names fewer than two: one is missed only where another is there")
+        require(len(set(self.metrics)) > 1, "metrics names fewer than two: one is missed only where another is there")
         _range(self, "armed_after", "dwell", least=1)
 
 
@@ -258,7 +253,7 @@ class Stall(_Limit, frozen=True, kw_only=True, tag="stall"):
     def __post_init__(self) -> None:
         _range(self, "min_s", "p99s", above=True)
         why = "severity is critical: a thread beside the loop cannot stop it in order, and can only warn"
-        _require(self.severity == "warning", why)
+        require(self.severity == "warning", why)
 
 
 Judged = NonFinite | Threshold | Divergence | Floor | RobustZ | EarlyWarning | Measured
@@ -295,7 +290,7 @@ class SoftReset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         _range(self, "good_for", "cooldown")
         _range(self, "at_most", "window", least=1)
         problem = f"lr_factor is {self.lr_factor:g}: it must be greater than 0 and at most 1"
-        _require(0.0 < self.lr_factor <= 1.0, problem)
+        require(0.0 < self.lr_factor <= 1.0, problem)
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -310,13 +305,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         ids = [limit.id for limit in self.limits]
         for name in ids:
-            _require(bool(name), "a limit has an empty id")
-            _require(ids.count(name) == 1, f"two limits are called {name!r}")
+            require(bool(name), "a limit has an empty id")
+            require(ids.count(name) == 1, f"two limits are called {name!r}")
         severities = {limit.id: limit.severity for limit in self.limits}
         for name in self.soft_reset.limits if self.soft_reset else ():
-            _require(name in ids, f"soft_reset names {name!r}, which is no limit of this profile{_hint(name, ids)}")
+            require(name in ids, f"soft_reset names {name!r}, which is no limit of this profile{hint(name, ids)}")
             why = f"soft_reset names {name!r}, which only warns: a reset answers what would stop the run"
-            _require(severities[name] == "critical", why)
+            require(severities[name] == "critical", why)
 
     @property
     def stall(self) -> Stall | None:
@@ -421,10 +416,10 @@ def from_dict(data: Mapping[str, Any], where: str = "profile") -> Profile:
     Raises:
         ConfigError: an unknown key or kind (with the nearest name), a missing one, a wrong type or range.
     """
-    _check_keys(data, Profile.__struct_fields__, where)
+    check_keys(data, Profile.__struct_fields__, where)
     soft_reset = data.get("soft_reset")
     if isinstance(soft_reset, Mapping):
-        _check_keys(soft_reset, SoftReset.__struct_fields__, f"{where}: soft_reset")
+        check_keys(soft_reset, SoftReset.__struct_fields__, f"{where}: soft_reset")
     limits = data.get("limits", [])
     if not isinstance(limits, list | tuple) or not all(isinstance(limit, Mapping) for limit in limits):
         raise ConfigError(f"{where}: limits must be a list of tables ([[limits]])")
@@ -432,12 +427,17 @@ def from_dict(data: Mapping[str, Any], where: str = "profile") -> Profile:
         named = f"{where}: limit {limit.get('id', index)!r}"
         kind = limit.get("kind")
         if not isinstance(kind, str) or kind not in _KINDS:
-            raise ConfigError(f"{named}: kind {kind!r} is unknown{_hint(str(kind), _KINDS)}")
-        _check_keys(limit, ("kind", *_KINDS[kind].__struct_fields__), named)
+            raise ConfigError(f"{named}: kind {kind!r} is unknown{hint(str(kind), _KINDS)}")
+        check_keys(limit, ("kind", *_KINDS[kind].__struct_fields__), named)
     try:
         return msgspec.convert(data, Profile)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {str(error).replace(' - at `$.', ' - at `')}") from error
+
+
+def is_path(name: str) -> bool:
+    """Whether a profile's name means a file."""
+    return "/" in name or name.endswith(".toml")
 
 
 def load_profile(name: str) -> Profile:
@@ -448,8 +448,8 @@ def load_profile(name: str) -> Profile:
     """
     if name in PROFILES:
         return PROFILES[name]
-    if "/" not in name and not name.endswith(".toml"):
-        raise ConfigError(f"unknown safety profile {name!r}{_hint(name, PROFILES)}; your own is a path to a .toml file")
+    if not is_path(name):
+        raise ConfigError(f"unknown safety profile {name!r}{hint(name, PROFILES)}; your own is a path to a .toml file")
     try:
         data = tomllib.loads(Path(name).read_text(encoding="utf-8"))
     except OSError as error:
@@ -457,14 +457,3 @@ def load_profile(name: str) -> Profile:
     except ValueError as error:
         raise ConfigError(f"safety profile {name!r} is not TOML: {error}") from error
     return from_dict({"name": Path(name).stem} | data, f"safety profile {name!r}")
-
-
-def _check_keys(data: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    for key in data:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{_hint(key, known)}")
-
-
-def _hint(given: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"

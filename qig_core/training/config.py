@@ -14,6 +14,7 @@ import blake3
 import msgspec
 
 from qig_core.errors import ConfigError
+from qig_core.safety.profile import is_path
 
 MIN_PASSES = 3
 MAX_PARTS = 8
@@ -281,18 +282,22 @@ def build(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as nested plain values.
+    """A TOML file as nested plain values. The path of a safety profile in it is relative to the file.
 
     Raises:
         ConfigError: absent, unreadable or not TOML.
     """
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            values = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{str(path)!r}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{str(path)!r} is not TOML: {error}") from error
+    safety = values.get("safety")
+    if isinstance(safety, dict) and isinstance(profile := safety.get("profile"), str) and is_path(profile):
+        safety["profile"] = str(path.absolute().parent / profile)
+    return values
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
