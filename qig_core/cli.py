@@ -172,7 +172,7 @@ def config(preset: Annotated[str, typer.Option(help="default or tiny.")] = "defa
 @alerts_app.command(name="test")
 def alerts_test(
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file with a table [alerts].  [default: your own settings]")
+        Path | None, typer.Option(help="A TOML file with a table for alerts.  [default: your own settings]")
     ] = None,
 ) -> None:
     """Deliver an alert now, with everything that a run would need for it; exit 0 if that worked."""
@@ -339,7 +339,8 @@ def ctl(
     json: Json = False,
 ) -> None:
     """Ask the live trainer of a run for something and show the stages; exit 0 only when it is done."""
-    from qig_core.rundir.mailbox import read_ack, send, withdraw
+    from qig_core.rundir.mailbox import nobody_to_ask, read_ack, send, withdraw
+    from qig_core.rundir.reader import read_manifest
 
     where = _run(run, runs)
     args = _args_of(verb, value, where)
@@ -356,14 +357,19 @@ def ctl(
             out.print(printable(f"{elapsed:6.1f} s  {stage}{at}  {what}".rstrip()), soft_wrap=True)
 
     tell("requested", None, {"id": command.id})
-    told = 0
+    told, looked, gone = 0, began, ""
     while time.monotonic() - began < wait:
+        if time.monotonic() - looked >= 1.0:
+            looked, gone = time.monotonic(), nobody_to_ask(where, read_manifest(where))
         ack = read_ack(where, command.id)
         for stage in ack.stages[told:] if ack else []:
             tell(stage.stage, stage.step, stage.detail)
             told += 1
         if ack is not None and ack.ended:
             raise typer.Exit(ExitCode.FOUND_BAD if ack.stages[-1].stage == "refused" else ExitCode.OK)
+        if gone:
+            withdraw(where, command)
+            raise Refused(f"not confirmed: {gone}")
         time.sleep(0.05)
     if told == 0 and withdraw(where, command):
         raise Refused(f"the trainer did not look at it within {wait:g} s; the command was withdrawn")

@@ -188,7 +188,7 @@ def resolve(run: RunDir, text: str, *, score: str = DEFAULT_SCORE, lower_is_bett
             "last-good": "no complete checkpoint is finite and without a critical condition",
         }[text]
         raise CheckpointError(f"{why} in {str(run.checkpoints)!r}{_listing(found)}")
-    if text.isdecimal():
+    if text.isascii() and text.isdecimal():
         of_step = latest(manifest for manifest in manifests if manifest.step == int(text))
         if of_step is not None:
             return complete[of_step.name]

@@ -48,7 +48,7 @@ class HeartbeatThread:
         self.death: BaseException | None = None
         """What ended the thread; None while it lives, and after an orderly stop."""
         self.step_p99_s: float | None = None
-        """The 99th percentile of step times, as of the last beat; None before there is one."""
+        """The 99th percentile of step times without the longest, as of the last beat; None before there is one."""
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._live, name="qig-heartbeat", daemon=True)
@@ -119,7 +119,8 @@ class HeartbeatThread:
         self._beat += 1
         doing, age = self._doing, self.last_step_age_s
         times = sorted(self._ring[: min(self._steps, _RING)])
-        p99 = self.step_p99_s = percentile(times, 0.99) if times else None
+        # Without the longest: one stop of the process, or one hang, is no measure of a step.
+        p99 = self.step_p99_s = percentile(times[:-1] or times, 0.99) if times else None
         document = Heartbeat(
             session=self._session,
             beat=self._beat,

@@ -162,9 +162,9 @@ def resolve_run(text: str, root: Path) -> RunDir:
         return run
     if is_run_id(text) and (run := RunDir(root / text)).exists():
         return run
+    if text == LATEST and (newest := newest_run(root)) is not None:
+        return newest
     known = [(run, _glance(run)) for run in list_runs(root)]
-    if text == LATEST and known:
-        return max(known, key=lambda one: (one[1].began, one[0].id))[0]
     named = [run for run, glance in known if glance.name == text]
     if len(named) == 1:
         return named[0]
@@ -176,6 +176,13 @@ def resolve_run(text: str, root: Path) -> RunDir:
         raise RunNotFound(f"{text[:300]!r} {what}")
     hint = f"; the newest there is {known[-1][0].id!r}" if known else "; there is none"
     raise RunNotFound(f"no run {text[:100]!r} under {str(root)!r}, neither by id nor by name{hint}")
+
+
+def newest_run(root: Path, name: str = "") -> RunDir | None:
+    """The run whose last session began last, of all under `root` or of those with a display name; None without one."""
+    known = [(run, _glance(run)) for run in list_runs(root)]
+    of_name = [one for one in known if not name or one[1].name == name]
+    return max(of_name, key=lambda one: (one[1].began, one[0].id))[0] if of_name else None
 
 
 class _Began(msgspec.Struct):

@@ -31,6 +31,7 @@ from qig_core.rundir.schema import (
     Ack,
     Command,
     Heartbeat,
+    Manifest,
     Stage,
 )
 from qig_core.rundir.values import is_command_id
@@ -257,15 +258,9 @@ def send(run: RunDir, verb: str, *, args: dict[str, Any] | None = None, ttl_s: f
     if verb not in ANSWERED:
         raise Refused(f"no trainer answers {verb!r} yet; what works is {', '.join(ANSWERED)}")
     manifest = read_manifest(run)
-    if manifest.state == "exited":
-        raise Refused(f"run {run.id!r} has ended (exit code {manifest.exit_code}); there is no trainer to ask")
+    if reason := nobody_to_ask(run, manifest):
+        raise Refused(reason)
     session = manifest.sessions[-1] if manifest.sessions else None
-    if (
-        session is not None
-        and process_is(session.pid, session.start_ticks, session.host, session.boot_id) is False
-        and lock_holder(run.lock) is None
-    ):
-        raise Refused(f"the trainer of run {run.id!r} (process {session.pid}) is gone; there is nobody to ask")
     try:
         heartbeat = read_document(run.heartbeat, Heartbeat)
     except RunFormatError as error:
@@ -289,6 +284,20 @@ def send(run: RunDir, verb: str, *, args: dict[str, Any] | None = None, ttl_s: f
     except OSError as error:
         raise Refused(f"cannot write into {str(run.mailbox_in)!r}: {error.strerror}") from error
     return command
+
+
+def nobody_to_ask(run: RunDir, manifest: Manifest) -> str:
+    """Why no trainer will answer: the run has ended, or its process is gone; empty where one may."""
+    if manifest.state == "exited":
+        return f"run {run.id!r} has ended (exit code {manifest.exit_code}); there is no trainer to ask"
+    session = manifest.sessions[-1] if manifest.sessions else None
+    if (
+        session is not None
+        and process_is(session.pid, session.start_ticks, session.host, session.boot_id) is False
+        and lock_holder(run.lock) is None
+    ):
+        return f"the trainer of run {run.id!r} (process {session.pid}) is gone; there is nobody to ask"
+    return ""
 
 
 def withdraw(run: RunDir, command: Command) -> bool:

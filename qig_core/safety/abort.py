@@ -112,6 +112,7 @@ class EmergencyAbortHandler:
     def cause(self) -> Cause | None:
         """The first that asked; None while nobody has."""
         if self._cause is None and self.signum is not None:
+            # Its byte has woken the watchdog already.
             self._enter_request(Cause.signal(self.signum))
         return self._cause
 
@@ -119,14 +120,13 @@ class EmergencyAbortHandler:
         """Ask for a stop at the next step boundary; the cause that stands, which is the first one's."""
         if self.cause is None:
             self._enter_request(cause)
+            self._watchdog.begin()
         self.asked = True
         return self.cause or cause
 
     def _enter_request(self, cause: Cause) -> None:
         self._cause = cause
-        self.id = new_run_id()
         self.advance(AbortState.REQUESTED)
-        self._watchdog.begin()
 
     def advance(self, state: AbortState) -> None:
         """Go on to a later state."""

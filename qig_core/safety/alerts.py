@@ -106,6 +106,8 @@ def load_alerts(table: object = None, where: str = "") -> AlertSettings | None:
     check_keys(table, [each.name for each in dataclasses.fields(AlertSettings)], told)
     if isinstance(table.get("command"), str):
         raise ConfigError(f'{told}: command is a list of words, which no shell reads: ["notify-send", "qig"]')
+    for kind in table["on"] if isinstance(table.get("on"), list) else ():
+        require(kind in get_args(Kind), f"{told}: on: {kind!r} is unknown{hint(str(kind), get_args(Kind))}")
     try:
         settings = msgspec.convert(table, AlertSettings)
         Channel(settings)  # what the environment lacks is said now, not in the night

@@ -32,7 +32,13 @@ class Announcer:
             )
         self._stall: StallWatch | None = None
         if safety.profile.stall is not None:
-            self._stall = StallWatch(safety.profile.stall, writer.heartbeat, writer.run, on_change=self._stalled)
+            self._stall = StallWatch(
+                safety.profile.stall,
+                writer.heartbeat,
+                writer.run,
+                on_change=self._stalled,
+                on_silence=self._stood_still,
+            )
 
     def begin(self) -> None:
         """All of them, whatever was told before: a reader folds the state from the last start on."""
@@ -70,6 +76,22 @@ class Announcer:
             self._tell(verdict, step)  # first: the disk may be what hangs
         doing = self._stall.doing if self._stall is not None else ""
         self._write(step, verdict, doing=doing, **({"stacks": stacks} if stacks else {}))
+
+    def _stood_still(self, seconds: float) -> None:
+        """In the heartbeat thread, after the fact."""
+        why = "it was stopped or starved, or one call kept the interpreter"
+        text = f"nothing of the process ran for {seconds:.0f} s: {why}"
+        step = self._writer.heartbeat.step
+        self._writer.event("note", step=step, severity="warning", text=text)
+        if self._alerts is not None:
+            self._alerts.tell("warning", step=step, text=text, data={"id": "silence", "seconds": seconds})
+
+    def went_back(self, step: int, checkpoint: str, cause: str) -> None:
+        """To those who were told of the critical alarm: the run goes on."""
+        if self._alerts is not None:
+            text = f"soft reset after {cause}: the run goes on from checkpoint {checkpoint}"
+            data = {"id": "soft_reset", "checkpoint": checkpoint, "cause": cause}
+            self._alerts.tell("critical", step=step, text=text, data=data)
 
     def _write(self, step: int | None, verdict: Verdict, **more: Any) -> None:
         severity = verdict.state if verdict.state in ALARMS else "info"

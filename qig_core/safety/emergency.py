@@ -1,5 +1,7 @@
 """What was known when a run was stopped: emergencies/ID.json, one for each abort."""
 
+import os
+import secrets
 import time
 from collections import deque
 from typing import Any
@@ -53,13 +55,41 @@ class EmergencyRecord(msgspec.Struct):
     traceback: str = ""
     format: int = FORMAT
 
-    def write(self, run: RunDir, *, durable: bool = True) -> None:
+    def write(self, run: RunDir) -> None:
         """Write or replace the record.
 
         Raises:
             OSError: as the system says.
         """
-        write_document(run.emergency(self.id), encode_document(self), durable=durable)
+        write_document(run.emergency(self.id), encode_document(self))
+
+
+class Reserved:
+    """A file for the first record of a stop, made before there is one.
+
+    To make a file takes longer than all else that happens between the boundary and the emergency save. It has a
+    temporary name until it is needed, and is not forced to the disk.
+    """
+
+    def __init__(self, run: RunDir, id: str) -> None:
+        """Raises: OSError, as the system says."""
+        self._target = run.emergency(id)
+        self._path = self._target.with_name(f".{self._target.name}.{secrets.token_hex(6)}.tmp")
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        self._pid = os.getpid()
+
+    def write(self, record: EmergencyRecord) -> None:
+        """Put it in its place. Raises: OSError, as the system says."""
+        content = memoryview(encode_document(record))
+        while content:
+            content = content[os.write(self._fd, content) :]
+        os.replace(self._path, self._target)
+
+    def drop(self) -> None:
+        """It is needed no more; what was put in its place stays."""
+        os.close(self._fd)
+        if os.getpid() == self._pid:
+            self._path.unlink(missing_ok=True)
 
 
 class Memory:

@@ -5,6 +5,7 @@ import faulthandler
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from qig_core.errors import ExitCode, QigError, RecordWriteError
 from qig_core.rundir.printable import printable
@@ -13,7 +14,7 @@ from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import AbortState, Cause, EmergencyAbortHandler
 from qig_core.safety.announcing import Announcer
 from qig_core.safety.commands import CommandDesk
-from qig_core.safety.emergency import EmergencyRecord, Memory, StageTime
+from qig_core.safety.emergency import EmergencyRecord, Memory, RememberedSample, Reserved, StageTime
 from qig_core.safety.monitor import SafetyMonitor
 from qig_core.safety.saves import Saves
 
@@ -56,13 +57,32 @@ class Ending:
         self._desk = desk
         self._memory = memory
         self._announcer = announcer
+        self._reserved: Reserved | None = None
+
+    def begin(self) -> None:
+        """The run begins: see to it that a stop can be told quickly."""
+        with contextlib.suppress(OSError):  # a disk that refuses this is told of where it matters
+            for left in self._writer.run.emergencies.glob(".*.tmp"):  # by sessions that were killed
+                left.unlink(missing_ok=True)
+            self._reserved = Reserved(self._writer.run, self._abort.id)
+
+    def end(self) -> None:
+        """The run is over, however."""
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
+            with contextlib.suppress(OSError):
+                reserved.drop()
 
     def foreshadow(self, cause: Cause) -> None:
         """The record before the save, so that a process killed in it leaves more than silence.
 
         Without samples and conditions, and not forced to the disk: the save is to start within a millisecond.
         """
-        self._write_record(cause, cause.exit_code, early=True)
+        if self._reserved is not None:
+            try:
+                self._reserved.write(self._record(cause, cause.exit_code, conditions=[], samples=[]))
+            except OSError as error:
+                self._outcome.failed(error)
 
     def conclude(
         self, cause: Cause, code: int, made: CheckpointManifest | None, note: str = "", *, trace: str = ""
@@ -127,9 +147,28 @@ class Ending:
         made: CheckpointManifest | None = None,
         note: str = "",
         trace: str = "",
-        early: bool = False,
     ) -> None:
-        record = EmergencyRecord(
+        conditions = [verdict.data() for verdict in self._safety.verdicts()]
+        record = self._record(
+            cause, code, conditions=conditions, samples=self._memory.samples(), made=made, note=note, trace=trace
+        )
+        try:
+            record.write(self._writer.run)
+        except OSError as error:
+            self._outcome.failed(error)
+
+    def _record(
+        self,
+        cause: Cause,
+        code: int,
+        *,
+        conditions: list[dict[str, Any]],
+        samples: list[RememberedSample],
+        made: CheckpointManifest | None = None,
+        note: str = "",
+        trace: str = "",
+    ) -> EmergencyRecord:
+        return EmergencyRecord(
             id=self._abort.id,
             run=self._writer.run.id,
             session=self._writer.session,
@@ -140,13 +179,9 @@ class Ending:
             checkpoint=made.name if made else None,
             fingerprint=made.fingerprint if made else None,
             note=note,
-            conditions=[] if early else [verdict.data() for verdict in self._safety.verdicts()],
+            conditions=conditions,
             stages=[StageTime(stage, t) for stage, t in self._abort.stages],
-            samples=[] if early else self._memory.samples(),
+            samples=samples,
             versions=self._writer.manifest.versions,
             traceback=trace,
         )
-        try:
-            record.write(self._writer.run, durable=not early)
-        except OSError as error:
-            self._outcome.failed(error)

@@ -1,7 +1,8 @@
 """What people gave, in a file or in a call: checked, and refused with what is wrong and the nearest that is known."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from qig_core.errors import ConfigError
 
@@ -17,6 +18,13 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     for key in given:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}{hint(key, known)}")
+
+
+def check_choices(given: Mapping[str, Any], kind: type, where: str) -> None:
+    """Raises: ConfigError, for the first value that is none of the words which a field of `kind` may be."""
+    for key, annotation in get_type_hints(kind).items():
+        if key in given and get_origin(annotation) is Literal and given[key] not in get_args(annotation):
+            raise ConfigError(f"{where}: {key} {given[key]!r} is unknown{hint(str(given[key]), get_args(annotation))}")
 
 
 def hint(given: str, known: Iterable[str]) -> str:

@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from qig_core.errors import CheckpointError, ExitCode, RecordWriteError, UsageError, exit_code_of
+from qig_core.errors import CheckpointError, ExitCode, RecordWriteError, RunNotFound, UsageError, exit_code_of
 from qig_core.rundir.host import git_revision, versions
-from qig_core.rundir.layout import resolve_run, split_selector
+from qig_core.rundir.layout import LATEST, RunDir, newest_run, resolve_run, split_selector
 from qig_core.rundir.schema import CheckpointManifest, Manifest, MetricSpec
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import DEADLINE_S, AbortState, Cause, EmergencyAbortHandler, SaveSkipped
@@ -57,6 +57,24 @@ def _number(value: Any) -> float:
     """Of a tensor or an array of one number as well: float() would warn of a tensor's gradient."""
     item = getattr(value, "item", None)
     return float(value if item is None else item())
+
+
+def _run_to_resume(resume: str, runs: Path, name: str) -> tuple[RunDir, str | None] | None:
+    """The run, and STEP or CHECKPOINT where it was named; None where a new run is to be begun.
+
+    Raises:
+        UsageError: no such run.
+    """
+    text, selector = split_selector(resume)
+    if text == "auto":
+        newest = newest_run(runs, name)
+        return None if newest is None or not any(newest.checkpoints.glob("*/manifest.json")) else (newest, selector)
+    if text == LATEST and name:
+        newest = newest_run(runs, name)
+        if newest is None:
+            raise RunNotFound(f"no run under {str(runs)!r} is named {name[:100]!r}; resume='auto' would begin one")
+        return newest, selector
+    return resolve_run(text, runs), selector
 
 
 class IntegratedMonitor:
@@ -167,8 +185,10 @@ class IntegratedMonitor:
 
         Args:
             total_steps: how many updates the loop is to make; a resume without one keeps the recorded one.
-            resume: RUN[@STEP|@CHECKPOINT]: a run's id, `latest`, its name or its path; from its newest checkpoint that
-                verifies where none is named. None: a new run. What is random in the loop is set up before `open`.
+            resume: RUN[@STEP|@CHECKPOINT]: a run's id, its name, its path, or `latest`, the newest of this name (of all
+                where `name` is empty); from its newest checkpoint that verifies where none is named. None: a new run.
+                `auto`: as `latest` where there is one with a checkpoint, else a new run. What is random in the loop is
+                set up before `open`.
 
         Raises:
             RecordWriteError: the folder cannot be written.
@@ -183,17 +203,17 @@ class IntegratedMonitor:
         if alerts := settings.get("alerts"):
             Channel(alerts)
         settings["restore"] = restore
-        if resume is not None:
-            if restore is None:
-                raise UsageError(f"resume={resume!r} needs restore=restorer(load_state): what puts a state back")
+        if resume is not None and restore is None:
+            raise UsageError(f"resume={resume!r} needs restore=restorer(load_state): what puts a state back")
+        found = None if resume is None else _run_to_resume(resume, Path(runs), name)
+        if found is not None and restore is not None:
 
             def amend(manifest: Manifest) -> None:
                 manifest.total_steps = total_steps or manifest.total_steps
                 manifest.config = manifest.config if config is None else dict(config)
                 manifest.metrics = list(metrics) or manifest.metrics
 
-            text, selector = split_selector(resume)
-            writer, restored = restore(resolve_run(text, Path(runs)), selector, amend, total_steps)
+            writer, restored = restore(*found, amend, total_steps)
             return cls(
                 writer,
                 first_step=restored.step,
@@ -388,6 +408,8 @@ class IntegratedMonitor:
             self._saves.step_begins()
             self._first, self._reasons = None, {}
             self._announcer.all(step)
+            if ask.command is None:
+                self._announcer.went_back(step, gone.restored.checkpoint or "", ask.cause)
             self._desk.went_back("done", step, **gone.facts)
             if self._desk.paused and not self.abort.asked:
                 self._desk.obey(step)
@@ -431,6 +453,7 @@ class IntegratedMonitor:
             if self.writer.manifest.profile != profile:
                 self.writer.manifest.profile = profile
                 self.writer.save_manifest()
+            self._ending.begin()
             self._announcer.begin()
         except BaseException:
             self.close()
@@ -480,5 +503,6 @@ class IntegratedMonitor:
             outcome.failed(error)
             outcome.exit_code = outcome.exit_code or int(ExitCode.IO)
         finally:
+            self._ending.end()
             self.abort.__exit__(None, None, None)
             self._announcer.close()

@@ -25,6 +25,7 @@ Counts, dwells and windows are in evaluations of the limit's metric, never in st
 """
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,9 @@ from typing import Any, Literal
 import msgspec
 
 from qig_core.errors import ConfigError
-from qig_core.safety.given import check_keys, hint, require
+from qig_core.safety.given import check_choices, check_keys, hint, require
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,80}")
 
 LimitSeverity = Literal["warning", "critical"]
 
@@ -305,7 +308,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         ids = [limit.id for limit in self.limits]
         for name in ids:
-            require(bool(name), "a limit has an empty id")
+            require(
+                _ID.fullmatch(name) is not None, f"a limit's id {name[:80]!r} is not letters, digits, . _ and - alone"
+            )
             require(ids.count(name) == 1, f"two limits are called {name!r}")
         severities = {limit.id: limit.severity for limit in self.limits}
         for name in self.soft_reset.limits if self.soft_reset else ():
@@ -417,6 +422,7 @@ def from_dict(data: Mapping[str, Any], where: str = "profile") -> Profile:
         ConfigError: an unknown key or kind (with the nearest name), a missing one, a wrong type or range.
     """
     check_keys(data, Profile.__struct_fields__, where)
+    check_choices(data, Profile, where)
     soft_reset = data.get("soft_reset")
     if isinstance(soft_reset, Mapping):
         check_keys(soft_reset, SoftReset.__struct_fields__, f"{where}: soft_reset")
@@ -429,6 +435,7 @@ def from_dict(data: Mapping[str, Any], where: str = "profile") -> Profile:
         if not isinstance(kind, str) or kind not in _KINDS:
             raise ConfigError(f"{named}: kind {kind!r} is unknown{hint(str(kind), _KINDS)}")
         check_keys(limit, ("kind", *_KINDS[kind].__struct_fields__), named)
+        check_choices(limit, _KINDS[kind], named)
     try:
         return msgspec.convert(data, Profile)
     except msgspec.ValidationError as error:
@@ -456,4 +463,5 @@ def load_profile(name: str) -> Profile:
         raise ConfigError(f"safety profile {name!r}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"safety profile {name!r} is not TOML: {error}") from error
+    require("limits" in data, f"safety profile {name!r} has no [[limits]]; the profile 'off' judges nothing")
     return from_dict({"name": Path(name).stem} | data, f"safety profile {name!r}")

@@ -27,6 +27,7 @@ class StallWatch:
         run: in whose folder of emergencies the stacks of all threads are written when a hang begins.
         on_change: called in the heartbeat thread at every transition, with the name of the file of stacks where a hang
             began and the disk took it; and when the limit has moved.
+        on_silence: called there with the seconds in which nobody could look, where they were more than min_s.
     """
 
     def __init__(
@@ -35,11 +36,14 @@ class StallWatch:
         heartbeat: HeartbeatThread,
         run: RunDir,
         on_change: Callable[[Verdict, str | None], None],
+        on_silence: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._limit = limit
         self._heartbeat = heartbeat
         self._run = run
         self._on_change = on_change
+        self._on_silence = on_silence
+        self._looked: float | None = None
         self._began = time.monotonic()
         self.doing = heartbeat.doing
         """What the trainer did at the last look."""
@@ -50,6 +54,10 @@ class StallWatch:
 
     def look(self) -> None:
         """Judge now."""
+        now = time.monotonic()
+        before, self._looked = self._looked, now
+        if before is not None and now - before > self._limit.min_s:
+            self._on_silence(now - before)
         # In this order: see `last_step_age_s`.
         doing = self.doing = self._heartbeat.doing
         age = self._heartbeat.last_step_age_s

@@ -45,6 +45,8 @@ class RunCommands:
             "pause": self.pause,
         }
         """What is asked for at once, and told as it goes."""
+        self._waiting: set[str] = set()
+        """Of these, what the trainer has not answered yet."""
 
     @property
     def keys(self) -> list[tuple[str, str]]:
@@ -77,20 +79,30 @@ class RunCommands:
 
     async def checkpoint(self) -> None:
         if self._may_ask():
-            await self._follow("checkpoint")
+            await self._follow("checkpoint", "checkpoint")
 
     async def pause(self) -> None:
         """Pause a run, or let one that is paused go on."""
         if self._may_ask():
-            await self._follow("resume" if self._picture.paused else "pause")
+            await self._follow("pause", "resume" if self._picture.paused else "pause")
 
-    async def _follow(self, verb: str) -> None:
-        """Ask, and tell how far it has come, each stage in the place of the one before."""
+    async def _follow(self, key: str, verb: str) -> None:
+        """Ask, and tell how far it has come, each stage in the place of the one before; one at a time."""
+        if key in self._waiting:
+            self._tell("the trainer has not answered what was asked before", title="not asked")
+            return
         try:
             followed = Followed(self._picture, self._run, verb)
         except Refused as error:
             self._tell(safe(error, 300), title="not asked", severity="error")
             return
+        self._waiting.add(key)
+        try:
+            await self._tell_as_it_goes(followed, verb)
+        finally:
+            self._waiting.discard(key)
+
+    async def _tell_as_it_goes(self, followed: Followed, verb: str) -> None:
         asked, told = followed.asked, 0
         while True:
             if len(asked.stages) > told:

@@ -218,7 +218,7 @@ class RunScreen(Screen[None]):
 
     def action_send(self, what: str) -> None:
         """Ask something of the run that needs no dialog, and tell how far it has come."""
-        self.run_worker(self._commands.messages[what](), group=what, exclusive=True)
+        self.run_worker(self._commands.messages[what](), group=what)
 
     async def may_leave(self) -> bool:
         """Whether the app may close; it asks. Needs a worker."""

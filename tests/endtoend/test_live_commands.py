@@ -11,7 +11,7 @@ import pytest
 
 from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.reader import read_all
+from qig_core.rundir.reader import read_all, read_manifest
 from qig_core.rundir.schema import Event, Sample
 from tests.endtoend.commands import core, core_json, start_core, wait_for_step
 
@@ -61,6 +61,20 @@ def test_what_cannot_be_restored_is_said(live: RunDir) -> None:
     for words, (code, why) in cases.items():
         done = core("ctl", live.path, *words)
         assert (done.returncode, why in done.stderr) == (code, True), done.stderr
+
+
+def test_a_command_to_a_trainer_that_is_killed_says_so_at_once(live: RunDir) -> None:
+    pid = read_manifest(live).sessions[-1].pid
+    psutil.Process(pid).suspend()
+    asking = start_core("ctl", live.path, "pause", "--wait", "60")
+    while not list(live.mailbox_in.iterdir()):
+        assert asking.poll() is None
+    psutil.Process(pid).kill()
+    _, said = asking.communicate(timeout=30)
+    assert asking.returncode == 1
+    assert "not confirmed: the trainer of run 'live'" in said
+    assert "is gone" in said
+    assert list(live.mailbox_in.iterdir()) == [], "taken back"
 
 
 def test_a_soft_reset_of_a_young_run_is_refused_with_the_reason(live: RunDir) -> None:

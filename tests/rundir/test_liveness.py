@@ -230,7 +230,7 @@ def test_step_times_are_gaps_in_which_nothing_else_was_done(tmp_path: Path, monk
     first = beat_of(run, thread)
     assert (first.beat, first.step, first.last_step_age_s, first.doing) == (1, None, None, "start")
     for step in range(100):
-        clock.now += 0.010 if step < 99 else 0.5
+        clock.now += 0.010 if step < 98 else 0.5
         thread.step_done(step)
     found = beat_of(run, thread)
     assert (found.step, found.doing, found.step_ms_p50, found.step_ms_p99) == (99, "step", 10.0, 500.0)
@@ -241,6 +241,17 @@ def test_step_times_are_gaps_in_which_nothing_else_was_done(tmp_path: Path, monk
         clock.now += 0.01
         thread.step_done(100)
     assert beat_of(run, thread).step_ms_p99 == 500.0
+
+
+def test_one_step_in_which_the_process_stood_still_is_no_measure_of_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, clock = RunDir(tmp_path), Clock(monkeypatch)
+    thread = HeartbeatThread(run, "aa", each_second=lambda: None)
+    for step in range(20):
+        clock.now += 72.0 if step == 10 else 0.01
+        thread.step_done(step)
+    assert beat_of(run, thread).step_ms_p99 == 10.0
 
 
 def test_a_pause_is_no_part_of_the_last_steps_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.mailbox import read_ack
 from qig_core.rundir.reader import read_all, read_manifest
 from qig_core.rundir.schema import Ack, Command, Event, Sample
+from qig_core.safety.alerts import AlertSettings
 from qig_core.safety.emergency import EmergencyRecord
 from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.safety.profile import DEFAULT, Divergence, NonFinite, Profile, SoftReset
@@ -359,6 +360,18 @@ def test_a_soft_reset_goes_back_to_the_last_known_good_and_the_run_comes_to_its_
     (restored,) = loop.events("restored")
     assert (restored.data["how"], restored.data["checkpoint"]) == ("soft_reset", reset.data["checkpoint"])
     assert list(loop.run.emergencies.iterdir()) == []
+
+
+def test_who_was_told_of_the_alarm_is_told_that_the_run_goes_on(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    command = ("sh", "-c", f'echo "$QIG_ALERT_TEXT" >> {told}')
+    loop = Loop(tmp_path, profile=FORGIVING, alerts=AlertSettings(command=command))
+    loop.before_check[27] = lambda: NAN
+    assert loop.train() == 0
+    alarm, reset, end = told.read_text().splitlines()
+    assert "step 27: critical: nonfinite: loss not finite" in alarm
+    assert "step 20: critical: soft reset after nonfinite: loss not finite: the run goes on from checkpoint" in reset
+    assert "step 40: end: ended with exit code 0" in end
 
 
 def test_a_checkpoint_too_young_to_be_known_good_is_passed_over(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.layout import RunDir, list_runs
 from qig_core.rundir.mailbox import Pending, read_ack, send
 from qig_core.rundir.schema import Ack, CheckpointManifest, Command, Event, Manifest, Sample
+from qig_core.rundir.writer import RunWriter
 from qig_core.safety.emergency import EmergencyRecord
 from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.safety.profile import DEFAULT, OFF, to_dict
@@ -645,7 +646,7 @@ def test_a_third_ctrl_c_ends_the_process_where_it_is(trainer: Callable[..., Trai
     """
     )
     assert one.wait()[0] == 130
-    assert list(one.run.emergencies.iterdir()) == []
+    assert list(one.run.emergencies.glob("[!.]*")) == []
     assert manifest(one.run).state == "running"
 
 
@@ -748,3 +749,16 @@ def test_a_full_disk_within_the_process_is_kept_as_the_error(tmp_path: Path, sav
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert isinstance(monitor.error, RecordWriteError)
     assert (monitor.exit_code, [request.reason for request in saves.requests]) == (74, ["emergency"])
+
+
+def test_what_a_killed_session_had_ready_for_its_emergency_is_swept_by_the_next(tmp_path: Path) -> None:
+    with IntegratedMonitor.open(tmp_path) as monitor:
+        run = monitor.writer.run
+        (ready,) = run.emergencies.iterdir()
+        assert ready.name.startswith(".")
+        (run.emergencies / ready.name.replace(".tmp", "0.tmp")).touch()
+    assert len(list(run.emergencies.iterdir())) == 1, "of nobody who lives"
+    with IntegratedMonitor(RunWriter.reopen(run)):
+        (of_this_session,) = run.emergencies.iterdir()
+        assert of_this_session != ready
+    assert list(run.emergencies.iterdir()) == []

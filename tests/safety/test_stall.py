@@ -109,8 +109,21 @@ def test_a_limit_that_has_moved_is_told_again(trainer: Trainer) -> None:
     trainer.steps(*range(2, 12), seconds=30.0)
     trainer.wait(2)
     limits.append(trainer.watch.verdict.limit)
-    assert limits == [600.0, 60.0, 680.0]
+    assert limits == [600.0, 60.0, 600.0]
     assert trainer.states == [("ok", 0)] * 3, "each once"
+
+
+def test_a_process_that_stood_still_is_told_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(tmp_path, monkeypatch)
+    silences: list[float] = []
+    trainer.watch = StallWatch(Stall(), trainer.heartbeat, trainer.run, trainer._hear, silences.append)
+    trainer.steps(1, 2)
+    trainer.wait(5)
+    trainer.now += 72.0
+    trainer.steps(3)
+    trainer.wait(5)
+    assert [round(each, 6) for each in silences] == [73.1]
+    assert trainer.states == [("ok", 2)]
 
 
 def test_the_numbers_are_the_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.checkpoints.recovery import load
 from qig_core.checkpoints.saving import restorer, saver
-from qig_core.errors import CheckpointError, ConfigError, RunLocked, UsageError
+from qig_core.errors import CheckpointError, ConfigError, RunLocked, RunNotFound, UsageError
 from qig_core.rundir.layout import RunDir, list_runs
 from qig_core.rundir.lock import lock_holder
 from qig_core.rundir.reader import read_all, read_manifest
@@ -355,3 +355,35 @@ def test_a_run_whose_directory_vanishes_stops_with_one_sentence_and_74(tmp_path:
     (line,) = [line for line in text.splitlines() if "stopped at step" in line]
     assert "is gone, deleted or moved" in line
     assert line.endswith("exit code 74")
+
+
+def finished(root: Path, name: str, steps: int = 3) -> RunDir:
+    """A run of this name with a checkpoint at its end."""
+    with IntegratedMonitor.open(root, name=name, total_steps=steps, save=saver(dict)) as monitor:
+        for step in monitor.steps():
+            monitor.check(step, {"loss": 1.0})
+    return monitor.writer.run
+
+
+def test_latest_is_the_newest_run_of_this_name(tmp_path: Path) -> None:
+    mine, _ = finished(tmp_path, "mine"), finished(tmp_path, "another")
+    back = restorer(lambda state: None)
+    with IntegratedMonitor.open(tmp_path, name="mine", total_steps=9, restore=back, resume="latest") as monitor:
+        assert monitor.writer.run.path == mine.path
+    with pytest.raises(RunNotFound, match="is named 'third'; resume='auto' would begin one"):
+        IntegratedMonitor.open(tmp_path, name="third", restore=back, resume="latest")
+
+
+def test_auto_goes_on_where_there_is_something_to_go_on_with_and_begins_anew_where_not(tmp_path: Path) -> None:
+    back = restorer(lambda state: None)
+    with IntegratedMonitor.open(tmp_path, name="mine", restore=back, resume="auto") as first:
+        first.check(0, {"loss": 1.0})  # killed before its first checkpoint, so to say
+    finished(tmp_path, "another")
+    with IntegratedMonitor.open(
+        tmp_path, name="mine", total_steps=3, save=saver(dict), restore=back, resume="auto"
+    ) as second:
+        assert second.writer.run.path != first.writer.run.path
+        for step in second.steps():
+            second.check(step, {"loss": 1.0})
+    with IntegratedMonitor.open(tmp_path, name="mine", total_steps=9, restore=back, resume="auto") as third:
+        assert (third.writer.run.path, third.first_step) == (second.writer.run.path, 3)

@@ -348,6 +348,22 @@ async def test_pause_and_go_on_are_one_key_by_what_the_heartbeat_says(writer):
         assert len(told(app)) == 1
 
 
+async def test_a_key_that_is_pressed_again_before_the_answer_asks_nothing_twice(writer):
+    async with opened(writer.run) as (app, pilot):
+        await pilot.press("p")
+        command = await asked_for(pilot, writer, "pause")
+        await pilot.press("p")
+        await until(pilot, lambda: any("has not answered" in note for note in told(app)))
+        assert list(writer.run.mailbox_in.iterdir()) == []
+        assert not writer.mailbox.pending
+        writer.heartbeat.doing = "pause"
+        writer.mailbox.stage(command, "done", 299)
+        await until(pilot, lambda: any(note.startswith("paused:") for note in told(app)))
+        await until(pilot, lambda: "PAUSED" in screen_text(app))
+        await pilot.press("p")
+        await asked_for(pilot, writer, "resume")
+
+
 async def test_a_pause_that_is_refused_says_why(writer):
     async with opened(writer.run) as (app, pilot):
         await pilot.press("p")
