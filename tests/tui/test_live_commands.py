@@ -352,6 +352,7 @@ async def test_a_key_that_is_pressed_again_before_the_answer_asks_nothing_twice(
     async with opened(writer.run) as (app, pilot):
         await pilot.press("p")
         command = await asked_for(pilot, writer, "pause")
+        await until(pilot, lambda: any(note.startswith("pause seen:") for note in told(app)))
         await pilot.press("p")
         await until(pilot, lambda: any("has not answered" in note for note in told(app)))
         assert list(writer.run.mailbox_in.iterdir()) == []
