@@ -13,7 +13,7 @@ from qig_core.rundir.schema import Command
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import EmergencyAbortHandler
 from qig_core.safety.profile import Profile
-from qig_core.safety.reset import ResetPolicy
+from qig_core.safety.reset import POLICY_KEY, ResetPolicy
 from qig_core.safety.saves import Restored
 
 
@@ -32,10 +32,20 @@ class Ask:
 class GoneBack:
     """The state is that of a checkpoint again."""
 
-    how: Literal["restore", "soft_reset"]
+    ask: Ask
     restored: Restored
-    facts: dict[str, Any]
-    """For the acknowledgement."""
+    left: int | None
+    """The step at which the run was."""
+    lr_factor: float
+    """What was done to the learning rate in the checkpoint."""
+    number: int
+    """Of soft resets so far."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For whoever asked."""
+        found = {"checkpoint": self.restored.checkpoint, "fingerprint": self.restored.fingerprint}
+        return found | ({"lr_factor": self.lr_factor, "number": self.number} if self.ask.how == "soft_reset" else {})
 
 
 class HalfRestored(Exception):
@@ -74,43 +84,47 @@ class GoingBack:
         return ""
 
     def go(self, ask: Ask) -> GoneBack:
-        """Put the state back and record it.
+        """Put the state back. The caller brings all else to that step, and then has it recorded by `tell`.
 
         Raises:
             CheckpointError: no checkpoint that can be trusted; nothing has changed.
             HalfRestored: nothing can be said of the state any more.
-            RecordWriteError: the state is the checkpoint's, and the disk did not take the record of it.
+            RecordWriteError: nothing has changed either.
         """
-        policy, writer = self._policy, self._writer
-        left = writer.heartbeat.step
-        writer.heartbeat.doing = "restore"
+        left = self._writer.heartbeat.step
+        self._writer.heartbeat.doing = "restore"
         put_back = self._prepared(ask)
         if self._abort.asked:
             raise CheckpointError("the run is to stop")
-        reset = ask.how == "soft_reset"
         try:
             restored = put_back()
-            name = restored.checkpoint or ""
-            factor = policy.went_back(name, reset=reset)
-            if factor != 1.0 and self._scale_lr is not None:
+            then = (restored.monitor_state or {}).get(POLICY_KEY, {})
+            factor = self._policy.went_back(restored.checkpoint or "", then, reset=ask.how == "soft_reset")
+            if self._scale_lr is None:
+                factor = 1.0  # nobody does it
+            elif factor != 1.0:
                 self._scale_lr(factor)
         except Exception as error:
             raise HalfRestored(f"{type(error).__name__}: {error}") from error
-        step = restored.step
-        facts: dict[str, Any] = {"checkpoint": name, "fingerprint": restored.fingerprint}
-        if reset:
-            # What is done to the rate, not what was asked for: without scale_lr it stays.
-            lr_factor = factor if self._scale_lr is not None else 1.0
+        return GoneBack(ask=ask, restored=restored, left=left, lr_factor=factor, number=self._policy.number)
+
+    def tell(self, gone: GoneBack) -> None:
+        """Record that the run went back.
+
+        Raises:
+            RecordWriteError: the disk refused.
+        """
+        step, ask, restored = gone.restored.step, gone.ask, gone.restored
+        if ask.how == "soft_reset":
             told: dict[str, Any] = {
-                "checkpoint": name,
+                "checkpoint": restored.checkpoint,
                 "cause": ask.cause,
-                "lr_factor": lr_factor,
-                "number": policy.number,
+                "lr_factor": gone.lr_factor,
+                "number": gone.number,
             }
-            writer.event("soft_reset", step=step, severity="warning", from_step=left, to_step=step, **told)
-            facts |= {"lr_factor": lr_factor, "number": policy.number}
-        writer.event("restored", step=step, checkpoint=name, fingerprint=restored.fingerprint, how=ask.how)
-        return GoneBack(how=ask.how, restored=restored, facts=facts)
+            self._writer.event("soft_reset", step=step, severity="warning", from_step=gone.left, to_step=step, **told)
+        found: dict[str, Any] = {"checkpoint": restored.checkpoint, "fingerprint": restored.fingerprint}
+        self._writer.event("restored", step=step, how=ask.how, **found)
 
     def _prepared(self, ask: Ask) -> Callable[[], Restored]:
         assert self._prepare is not None

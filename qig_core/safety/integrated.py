@@ -36,8 +36,8 @@ from qig_core.safety.ending import Ending, Outcome
 from qig_core.safety.going_back import Ask, GoingBack, HalfRestored, check_restore
 from qig_core.safety.monitor import Judgement, SafetyMonitor
 from qig_core.safety.profile import DEFAULT, Profile, load_profile, to_dict
-from qig_core.safety.reset import ResetPolicy
-from qig_core.safety.saves import POLICY_KEY, Restore, Save, Saves
+from qig_core.safety.reset import POLICY_KEY, ResetPolicy
+from qig_core.safety.saves import Restore, Save, Saves
 from qig_core.safety.verdict import ALARMS, Verdict
 
 
@@ -146,7 +146,7 @@ class IntegratedMonitor:
             self.abort,
             log_every=log_every,
             cannot_go_back=self._back.refusal,
-            nothing_good=lambda: "" if self._policy.good else self._policy.nothing_good(),
+            nothing_good=self._policy.nothing_good,
         )
         self._announcer = Announcer(writer, self.safety, alerts)
         self._outcome = Outcome()
@@ -400,6 +400,7 @@ class IntegratedMonitor:
                 cause = self.abort.request(Cause("error", f"{ask.how}: {error}"[:500], int(ExitCode.INTERNAL)))
                 self._ending.conclude(cause, cause.exit_code, None, "the state is half restored")
                 return False
+            # All that says which step the state is of, before anything is written: a disk that refuses is a stop at it.
             step = self._outcome.step = self._went_back_to = gone.restored.step
             self.writer.heartbeat.step_done(step)
             self.safety.restore(gone.restored.monitor_state or {})
@@ -407,6 +408,7 @@ class IntegratedMonitor:
             self._saves.goes_on_from(gone.restored.checkpoint, gone.restored.training_s)
             self._saves.step_begins()
             self._first, self._reasons = None, {}
+            self._back.tell(gone)
             self._announcer.all(step)
             if ask.command is None:
                 self._announcer.went_back(step, gone.restored.checkpoint or "", ask.cause)

@@ -12,6 +12,8 @@ import msgspec
 
 from qig_core.safety.profile import SoftReset
 
+POLICY_KEY = "soft_reset"
+"""Where the monitor's state keeps the policy's."""
 _KEPT = 16
 """Checkpoints that are remembered, good ones and ones that may become so."""
 
@@ -79,18 +81,23 @@ class ResetPolicy:
         recent = sum(self._check - each < settings.window for each in self._resets)
         if recent >= settings.at_most:
             return f"there were {recent} in the last {settings.window} checks, and at most {settings.at_most} may be"
-        return "" if self._good else self.nothing_good()
+        return self.nothing_good()
 
     def nothing_good(self) -> str:
+        """Why there is no checkpoint to go back to; empty where there is one."""
+        if self._good:
+            return ""
         return (
             "no checkpoint is known to be good: one that was saved without an alarm and followed by "
             f"{self.settings.good_for} checks without one"
         )
 
-    def went_back(self, name: str, *, reset: bool) -> float:
+    def went_back(self, name: str, then: Mapping[str, Any], *, reset: bool) -> float:
         """The state is the one of a checkpoint again.
 
         Args:
+            then: the policy's `state` in that checkpoint: what it does not know of was made later, on the branch that
+                is left now, and is no place to go back to any more.
             reset: by a soft reset, and not by a person who named it.
 
         Returns:
@@ -99,8 +106,8 @@ class ResetPolicy:
         before = next((each.resets for each in self._good if each.name == name), self.number)
         if reset:
             self._resets.append(self._check)
-        while self._good and name in [each.name for each in self._good] and self._good[-1].name != name:
-            self._good.pop()  # of the branch that was left
+        before_it = {each["name"] for kept in ("good", "pending") for each in then.get(kept, ())}
+        self._good = deque((each for each in self._good if each.name in before_it | {name}), maxlen=_KEPT)
         self._pending.clear()
         return self.settings.lr_factor ** (self.number - before) if reset else 1.0
 

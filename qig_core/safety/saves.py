@@ -19,11 +19,8 @@ from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import EmergencyAbortHandler, SaveSkipped
 from qig_core.safety.emergency import Memory
 from qig_core.safety.monitor import SafetyMonitor
-from qig_core.safety.reset import ResetPolicy
+from qig_core.safety.reset import POLICY_KEY, ResetPolicy
 from qig_core.safety.verdict import ALARMS
-
-POLICY_KEY = "soft_reset"
-"""Where the monitor's state keeps what soft resets are decided by."""
 
 
 @dataclass(frozen=True, kw_only=True)

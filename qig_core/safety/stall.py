@@ -69,7 +69,7 @@ class StallWatch:
         state: State = "warning" if hangs else "unarmed" if age is None else "ok"
         if state == self.verdict.state:
             self.verdict = self._say(state, limit, waited, self.verdict.since_step)
-            if doing == "step" and abs(limit - self._told) > LIMIT_MOVED_BY * self._told:
+            if state == "ok" and doing == "step" and abs(limit - self._told) > LIMIT_MOVED_BY * self._told:
                 self._told = limit
                 self._on_change(self.verdict, None)
             return

@@ -160,15 +160,20 @@ class CheckpointDialog(Dialog[bool]):
     @on(DataTable.RowSelected)
     def ask_for_confirmation(self) -> None:
         """To the button, where the same key starts; or the word why there is none."""
+        if self._confirmable() is not None:
+            self.query_one("#confirm", Button).focus()
+            self.show()
+
+    def _confirmable(self) -> CheckpointEntry | None:
+        """The one under the cursor, where it may be confirmed; else says why not."""
         entry = self.chosen
         if entry is None or self.is_busy:
-            return
+            return None
         obstacle = self.obstacle(entry)
         if obstacle is not None:
             self._warn(obstacle)
-            return
-        self.query_one("#confirm", Button).focus()
-        self.show()
+            return None
+        return entry
 
     def on_descendant_blur(self) -> None:
         if self.is_current:
@@ -185,13 +190,10 @@ class CheckpointDialog(Dialog[bool]):
         return None
 
     def action_confirm(self) -> None:
-        entry = self.chosen
-        if entry is None or self.is_busy:
+        entry = self._confirmable()
+        if entry is None:
             return
-        obstacle = self.obstacle(entry)
-        if obstacle is not None:
-            self._warn(obstacle)
-        elif self._verifying:
+        if self._verifying:
             self._wanted = entry.name
             self.show()
         else:

@@ -14,7 +14,7 @@ from torch import nn
 from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.checkpoints.recovery import load
 from qig_core.checkpoints.saving import restorer, saver
-from qig_core.errors import ConfigError
+from qig_core.errors import ConfigError, RecordWriteError
 from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.mailbox import read_ack
@@ -325,6 +325,30 @@ def test_an_abort_during_a_soft_reset_wins(tmp_path: Path) -> None:
 
 def first_of(run: RunDir, step: int) -> str:
     return [found.name for found in list_checkpoints(run) if found.step == step][-1]
+
+
+def test_a_disk_that_does_not_take_the_record_of_it_is_a_stop_at_the_step_of_the_restored_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop(tmp_path)
+    append = loop.monitor.writer.event
+
+    def refuse(kind: str, **data: Any) -> int:
+        if kind == "restored":
+            raise RecordWriteError(28, "No space left on device")
+        return append(kind, **data)
+
+    monkeypatch.setattr(loop.monitor.writer, "event", refuse)
+    loop.before_check[25] = lambda: loop.restore(10) and None
+    assert loop.train() == 74
+    record = loop.emergency()
+    assert record.step == 10
+    assert record.checkpoint is not None
+    state, manifest = load(loop.run, record.checkpoint)
+    before, _ = load(loop.run, first_of(loop.run, 10))
+    assert manifest.step == 10
+    for name, tensor in before["model"].items():
+        assert torch.equal(state["model"][name], tensor)
 
 
 def test_a_loop_that_breaks_where_it_should_go_back_ends_as_an_error(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_only_alarms_that_the_profile_names_are_answered_by_a_reset() -> None:
 def test_within_the_cooldown_the_next_alarm_is_not_answered_by_a_reset() -> None:
     policy = with_good("a")
     assert policy.refusal() == ""
-    policy.went_back("a", reset=True)
+    policy.went_back("a", policy.state(), reset=True)
     checked(policy, 9)
     assert "9 checks ago, and the cooldown is 10" in policy.refusal()
     checked(policy, 1)
@@ -79,7 +79,7 @@ def test_within_the_cooldown_the_next_alarm_is_not_answered_by_a_reset() -> None
 def test_at_most_so_many_resets_are_done_within_the_window() -> None:
     policy = with_good("a")
     for _ in range(2):
-        policy.went_back("a", reset=True)
+        policy.went_back("a", policy.state(), reset=True)
         checked(policy, 20)
     assert "2 in the last 100 checks, and at most 2" in policy.refusal()
     checked(policy, 60)
@@ -88,24 +88,38 @@ def test_at_most_so_many_resets_are_done_within_the_window() -> None:
 
 def test_each_reset_to_the_same_checkpoint_lowers_the_rate_further() -> None:
     policy = with_good("a")
-    assert policy.went_back("a", reset=True) == 0.5
-    assert policy.went_back("a", reset=True) == 0.25
+    assert policy.went_back("a", policy.state(), reset=True) == 0.5
+    assert policy.went_back("a", policy.state(), reset=True) == 0.25
     # A checkpoint that was made since holds the lowered rate already.
     policy.saved("b", sound=True)
     checked(policy, 5)
-    assert policy.went_back("b", reset=True) == 0.5
+    assert policy.went_back("b", policy.state(), reset=True) == 0.5
 
 
 def test_a_person_who_goes_back_changes_no_rate_and_uses_up_no_reset() -> None:
-    policy = with_good("a", "b")
-    assert policy.went_back("a", reset=False) == 1.0
+    policy = with_good("a")
+    then = policy.state()
+    policy.saved("b", sound=True)
+    checked(policy, 5)
+    assert policy.went_back("a", then, reset=False) == 1.0
     assert policy.number == 0
     assert good(policy) == ["a"], "the branch that was left is no place to go back to"
 
 
+def test_what_was_made_after_the_checkpoint_is_no_place_to_go_back_to_though_that_one_is_not_known_good() -> None:
+    policy = with_good("a")
+    then = policy.state()
+    policy.saved("unsound", sound=False)
+    policy.saved("later", sound=True)
+    checked(policy, 5)
+    assert good(policy) == ["later", "a"]
+    policy.went_back("unsound", then, reset=False)
+    assert good(policy) == ["a"]
+
+
 def test_the_policy_goes_on_from_its_state() -> None:
     policy = with_good("a", "b")
-    policy.went_back("b", reset=True)
+    policy.went_back("b", policy.state(), reset=True)
     policy.saved("c", sound=True)
     checked(policy, 2)
     again = ResetPolicy(SETTINGS)
