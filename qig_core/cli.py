@@ -1,19 +1,18 @@
 """qig-core: parse, build, call. What a command needs is imported when it runs; torch only where something trains."""
 
-import re
 import sys
-import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from qig_core import checkpoint_commands
+from qig_core.arguments import Json, Run, Runs, find_run, find_run_at
 from qig_core.errors import ExitCode, MissingExtra, QigError, Refused, RunFormatError, UsageError
-from qig_core.rundir.layout import RunDir, default_root, list_runs, resolve_run, split_selector
+from qig_core.rundir.layout import RunDir, default_root, list_runs, split_selector
 from qig_core.rundir.printable import printable
-from qig_core.rundir.schema import ANSWERED, VERBS
+from qig_core.rundir.schema import ANSWERED
 from qig_core.terminal import out, print_facts, print_json, print_table, tell
 
 app = typer.Typer(
@@ -23,28 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-checkpoints_app = typer.Typer(help="Look at and verify the checkpoints of a run.", no_args_is_help=True)
-app.add_typer(checkpoints_app, name="checkpoints")
+app.add_typer(checkpoint_commands.app, name="checkpoints")
 alerts_app = typer.Typer(help="Who is told of a warning, a critical condition, the end.", no_args_is_help=True)
 app.add_typer(alerts_app, name="alerts")
-
-Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of runs.  [default: $QIG_RUNS, else ./runs]")]
-Run = Annotated[str, typer.Argument(help="A run: its id, `latest`, its name, or its path.", show_default=False)]
-RunAt = Annotated[str, typer.Argument(help="A run, as everywhere; also RUN@CHECKPOINT.", show_default=False)]
-Checkpoint = Annotated[str | None, typer.Argument(help="A step, a name, latest, best or last-good.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
-
-
-def _run(text: str, runs: Path | None) -> RunDir:
-    return resolve_run(text, runs or default_root())
-
-
-def _run_at(text: str, checkpoint: str | None, runs: Path | None) -> tuple[RunDir, str | None]:
-    """RUN CHECKPOINT, or RUN@CHECKPOINT as --resume takes it."""
-    text, selector = split_selector(text)
-    if selector is not None and checkpoint is not None:
-        raise UsageError(f"two checkpoints, {selector!r} and {checkpoint!r}; name one")
-    return _run(text, runs), checkpoint if selector is None else selector
 
 
 def _version(wanted: bool) -> None:
@@ -133,7 +113,7 @@ def train(
         request = requests.new(given, texts, place, alerts=alerts)
     else:
         text, selector = split_selector(origin)
-        run = _run(text, runs)
+        run = find_run(text, runs)
         if resume is not None:
             request = requests.resume(run, selector, given, texts, place, new_corpus=accept_new_corpus, alerts=alerts)
         else:
@@ -257,7 +237,7 @@ def _run_of_checkpoint(text: str, runs: Path | None) -> tuple[RunDir, str | None
     path = Path(text)
     if path.parent.name == "checkpoints" and (run := RunDir(path.resolve().parents[1])).exists():
         return run, path.name
-    return _run_at(text, None, runs)
+    return find_run_at(text, None, runs)
 
 
 @app.command()
@@ -265,7 +245,7 @@ def show(run: Run, runs: Runs = None, json: Json = False) -> None:
     """What a run is and where it stands."""
     from qig_core.rundir.summary import summarise
 
-    summary = summarise(_run(run, runs), wait_for_beat_s=1.5)
+    summary = summarise(find_run(run, runs), wait_for_beat_s=1.5)
     if summary.error is not None or summary.manifest is None:
         raise RunFormatError(summary.error)
     if json:
@@ -339,124 +319,11 @@ def ctl(
     json: Json = False,
 ) -> None:
     """Ask the live trainer of a run for something and show the stages; exit 0 only when it is done."""
-    from qig_core.rundir.mailbox import nobody_to_ask, read_ack, send, withdraw
-    from qig_core.rundir.reader import read_manifest
+    from qig_core.asking import args_of, ask
 
-    where = _run(run, runs)
-    args = _args_of(verb, value, where)
-    command = send(where, verb, args=args)
-    began = time.monotonic()
-
-    def tell(stage: str, step: int | None, detail: Mapping[str, Any]) -> None:
-        elapsed = time.monotonic() - began
-        if json:
-            print_json({"stage": stage, "step": step, "after_s": round(elapsed, 3), **detail})
-        else:
-            at = "" if step is None else f" (step {step})"
-            what = "  ".join(f"{key} {value}" for key, value in detail.items())
-            out.print(printable(f"{elapsed:6.1f} s  {stage}{at}  {what}".rstrip()), soft_wrap=True)
-
-    tell("requested", None, {"id": command.id})
-    told, looked, gone = 0, began, ""
-    while time.monotonic() - began < wait:
-        if time.monotonic() - looked >= 1.0:
-            looked, gone = time.monotonic(), nobody_to_ask(where, read_manifest(where))
-        ack = read_ack(where, command.id)
-        for stage in ack.stages[told:] if ack else []:
-            tell(stage.stage, stage.step, stage.detail)
-            told += 1
-        if ack is not None and ack.ended:
-            raise typer.Exit(ExitCode.FOUND_BAD if ack.stages[-1].stage == "refused" else ExitCode.OK)
-        if gone:
-            withdraw(where, command)
-            raise Refused(f"not confirmed: {gone}")
-        time.sleep(0.05)
-    if told == 0 and withdraw(where, command):
-        raise Refused(f"the trainer did not look at it within {wait:g} s; the command was withdrawn")
-    raise Refused(f"not confirmed within {wait:g} s")
-
-
-def _args_of(verb: str, value: str | None, run: RunDir) -> dict[str, Any]:
-    """What goes with a verb; whether there is such a verb is not asked here."""
-    if verb == "restore":
-        from qig_core.checkpoints.catalog import resolve
-
-        if value is None:
-            raise UsageError("restore needs a CHECKPOINT: STEP, a name, latest, best or last-good")
-        return {"checkpoint": resolve(run, value).name}
-    if verb == "set_log_every":
-        if value is None or not re.fullmatch(r"0{0,9}[1-9][0-9]{0,17}", value):
-            given = "" if value is None else f", not {value[:40]!r}"
-            raise UsageError(f"set_log_every needs N, a whole number ≥ 1{given}")
-        return {"value": int(value)}
-    if verb in VERBS and value is not None:
-        raise UsageError(f"{verb} takes nothing after it, and {value[:40]!r} was given; see qig-core ctl --help")
-    return {}
-
-
-@checkpoints_app.command(name="list")
-def checkpoints_list(run: Run, runs: Runs = None, json: Json = False) -> None:
-    """Every checkpoint, newest first; a cheap look, not a verification."""
-    from qig_core.checkpoints import commands
-
-    _show_checkpoints(commands.list_rows(_run(run, runs)), json)
-
-
-@checkpoints_app.command(name="show")
-def checkpoints_show(run: RunAt, checkpoint: Checkpoint = None, runs: Runs = None) -> None:
-    """Everything that one checkpoint's manifest says, as JSON; the latest's where none is named."""
-    from qig_core.checkpoints import commands
-
-    where, selector = _run_at(run, checkpoint, runs)
-    print_json(commands.show(where, "latest" if selector is None else selector))
-
-
-@checkpoints_app.command(name="latest")
-def checkpoints_latest(run: Run, runs: Runs = None, json: Json = False) -> None:
-    """The newest whole checkpoint, by publication."""
-    from qig_core.checkpoints import commands
-
-    _show_checkpoints([commands.latest(_run(run, runs))], json)
-
-
-@checkpoints_app.command(name="best")
-def checkpoints_best(run: Run, runs: Runs = None, json: Json = False) -> None:
-    """The best by held-out loss among those inside all bands."""
-    from qig_core.checkpoints import commands
-
-    _show_checkpoints([commands.best(_run(run, runs))], json)
-
-
-@checkpoints_app.command(name="verify")
-def checkpoints_verify(run: RunAt, checkpoint: Checkpoint = None, runs: Runs = None, json: Json = False) -> None:
-    """Check sizes, digests and finiteness, of all where none is named; exit 1 if any is not whole."""
-    from qig_core.checkpoints import commands
-
-    rows: list[dict[str, Any]] = []
-    for report in commands.verify(*_run_at(run, checkpoint, runs)):
-        if json:
-            print_json(report)
-        if "result" in report:
-            rows = report["result"]
-    if not json:
-        _show_checkpoints(rows, json=False, none="no checkpoint to verify")
-    if not rows or any(row["status"] != "COMPLETE" for row in rows):
-        raise typer.Exit(ExitCode.FOUND_BAD)
-
-
-def _show_checkpoints(rows: list[dict[str, Any]], json: bool, none: str = "no checkpoints") -> None:
-    if json:
-        for row in rows:
-            print_json(row)
-        return
-    if not rows:
-        tell(none)
-        return
-    facts, lists = ("step", "status", "reason"), ("tags", "problems")
-    cells = [
-        (row["name"], *(row[fact] for fact in facts), " ".join(row["tags"]), "; ".join(row["problems"])) for row in rows
-    ]
-    print_table(("checkpoint", *facts, *lists), cells, right=("step",), fold=lists)
+    where = find_run(run, runs)
+    done = ask(where, verb, args_of(verb, value, where), wait_s=wait, json=json)
+    raise typer.Exit(ExitCode.OK if done else ExitCode.FOUND_BAD)
 
 
 @app.command()
