@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qig_core.checkpoints.catalog import in_words, list_checkpoints, resolve
-from qig_core.checkpoints.store import quarantine, remove_stale_temporaries
+from qig_core.checkpoints.upkeep import quarantine, remove_stale_temporaries
 from qig_core.checkpoints.verification import Progress, Verification, verify
 from qig_core.errors import CheckpointError, ConfigError, exit_code_of
 from qig_core.rundir.layout import RunDir

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: published whole or not at all, listed by a cheap look, tagged, set aside. No torch.
+"""A checkpoint is published whole or not at all. No torch.
 
     checkpoints/step-00018000-1f0a9c/   payload files, manifest.json (the commit marker, sealed), tags.json (not hashed)
     checkpoints/.tmp-SESSION-xxxxxx     being written; checkpoints/.bad-NAME  quarantined; .del-NAME  being deleted
@@ -13,25 +13,23 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from qig_core.checkpoints.catalog import list_checkpoints, read_tags
+from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.checkpoints.digest import StreamDigest
 from qig_core.checkpoints.manifest_file import encode_sealed, fingerprint, is_payload_name
-from qig_core.errors import CheckpointError, Refused, UsageError
+from qig_core.checkpoints.upkeep import check_tag, only_writer
+from qig_core.errors import CheckpointError, UsageError
 from qig_core.rundir.atomic import encode_document, fsync_directory, write_document
 from qig_core.rundir.layout import (
     BEING_DELETED,
     BEING_WRITTEN,
     CHECKPOINT_MANIFEST,
     CHECKPOINT_TAGS,
-    QUARANTINE_NOTE,
     QUARANTINED,
     RunDir,
 )
-from qig_core.rundir.lock import lock_holder
 from qig_core.rundir.schema import CheckpointManifest, FileEntry
 from qig_core.rundir.values import split_nonfinite
 
@@ -39,8 +37,6 @@ SPACE_FACTOR = 1.1
 """Free space that must be there before a save, in sizes of what is to be written."""
 
 _SESSION = re.compile(r"[A-Za-z0-9]{1,64}")
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_TEMPORARY = re.compile(re.escape(BEING_WRITTEN) + r"([A-Za-z0-9]{1,64})-[0-9a-f]{6}")
 _OURS = {"name", "run", "t", "files", "fingerprint", "format"}
 """Fields of the manifest that nobody else fills in."""
 
@@ -93,10 +89,10 @@ def publish(
             f"a checkpoint needs a step >= 0 and at least one file, not step {step} and {len(files)} files"
         )
     for tag in tags:
-        _check_tag(tag)
+        check_tag(tag)
     name = _fresh_name(run, step)
     manifest = _draft(name=name, run=run.id, session=session, step=step, reason=reason, facts=facts)
-    _only_writer(run)
+    only_writer(run)
     size = sum(payload.nbytes if hasattr(payload, "nbytes") else len(payload) for payload in files.values())
     temporary: Path | None = None
     try:
@@ -126,64 +122,6 @@ def publish(
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return manifest
-
-
-def add_tag(run: RunDir, name: str, tag: str) -> tuple[str, ...]:
-    """Add a tag and return all. `pinned` keeps a checkpoint from being pruned.
-
-    Raises:
-        UsageError: not a plain word. Refused: another process writes this run.
-        CheckpointError: no such checkpoint, or the disk refused.
-    """
-    _check_tag(tag)
-    return _write_tags(run, name, {*read_tags(run, name), tag})
-
-
-def remove_tag(run: RunDir, name: str, tag: str) -> tuple[str, ...]:
-    """Remove a tag, if it is there, and return the rest. Raises: as `add_tag`."""
-    _check_tag(tag)
-    return _write_tags(run, name, set(read_tags(run, name)) - {tag})
-
-
-def quarantine(run: RunDir, name: str, reason: str) -> Path:
-    """Set a checkpoint aside as .bad-NAME with every byte it has, and return where it is; `quarantine.json` says why.
-
-    Raises:
-        Refused: another process writes this run.
-        CheckpointError: no such checkpoint, or the disk refused.
-    """
-    _only_writer(run)
-    source = run.checkpoint(name)
-    target = run.checkpoints / f"{QUARANTINED}{name}"
-    while os.path.lexists(target):
-        target = run.checkpoints / f"{QUARANTINED}{name}-{secrets.token_hex(3)}"
-    try:
-        source.rename(target)
-        fsync_directory(run.checkpoints)
-    except OSError as error:
-        raise CheckpointError(f"{str(source)!r} cannot be set aside: {error.strerror}") from error
-    # On a full disk the checkpoint is out of the way and only the note is lost.
-    with suppress(OSError):
-        write_document(target / QUARANTINE_NOTE, encode_document({"name": name, "reason": reason, "t": time.time()}))
-    return target
-
-
-def remove_stale_temporaries(run: RunDir, session: str) -> list[str]:
-    """Delete what other sessions left half written, and return the names.
-
-    Raises:
-        Refused: this process does not hold the run's lock.
-    """
-    if lock_holder(run.lock) != os.getpid():
-        raise Refused(f"only the holder of {str(run.lock)!r} may remove temporary directories")
-    removed = []
-    with suppress(FileNotFoundError):
-        for entry in sorted(os.scandir(run.checkpoints), key=lambda entry: entry.name):
-            match = _TEMPORARY.fullmatch(entry.name)
-            if match and match[1] != session and entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-                removed.append(entry.name)
-    return removed
 
 
 def _draft(
@@ -259,26 +197,3 @@ def _refusal(run: RunDir, step: int, size: int, error: OSError) -> str:
         f"no checkpoint at step {step}: {size / 1e6:.1f} MB could not be stored in {str(run.checkpoints)!r}: "
         f"{error.strerror or error} ({code}); checkpoints published before are untouched"
     )
-
-
-def _only_writer(run: RunDir) -> None:
-    holder = lock_holder(run.lock)
-    if holder is not None and holder != os.getpid():
-        raise Refused(f"{str(run.path)!r} is being written by process {holder}; ask it by a command")
-
-
-def _check_tag(tag: str) -> None:
-    if not _TAG.fullmatch(tag):
-        raise UsageError(f"tag {tag!r}: letters, digits, '.', '_' and '-' only, at most 100")
-
-
-def _write_tags(run: RunDir, name: str, tags: set[str]) -> tuple[str, ...]:
-    _only_writer(run)
-    path = run.checkpoint_tags(name)
-    if not path.parent.is_dir():
-        raise CheckpointError(f"no checkpoint {name!r} in {str(run.checkpoints)!r}")
-    try:
-        write_document(path, encode_document({"tags": sorted(tags)}))
-    except OSError as error:
-        raise CheckpointError(f"{str(path)!r} cannot be written: {error.strerror}") from error
-    return tuple(sorted(tags))

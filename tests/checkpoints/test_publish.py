@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from qig_core.checkpoints.catalog import list_checkpoints
-from qig_core.checkpoints.store import publish, remove_stale_temporaries
+from qig_core.checkpoints.store import publish
+from qig_core.checkpoints.upkeep import remove_stale_temporaries
 from qig_core.checkpoints.verification import verify
 from qig_core.errors import CheckpointError, Refused, UsageError
 from qig_core.rundir.layout import RunDir

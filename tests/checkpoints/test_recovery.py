@@ -13,7 +13,8 @@ from qig_core.checkpoints import commands
 from qig_core.checkpoints.catalog import list_checkpoints, resolve
 from qig_core.checkpoints.pytree import to_files
 from qig_core.checkpoints.recovery import load, newest_verified
-from qig_core.checkpoints.store import add_tag, publish, quarantine, remove_tag
+from qig_core.checkpoints.store import publish
+from qig_core.checkpoints.upkeep import add_tag, quarantine, remove_tag
 from qig_core.checkpoints.verification import Verification
 from qig_core.errors import CheckpointError, UsageError
 from qig_core.rundir.layout import RunDir
