@@ -194,7 +194,9 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def show(rows: list[Row], console: Console) -> None:
-    table = Table("kernel", "size", "peer", "ours", "peer's", "ratio", "mark", "error", "peer's", "apart", "verdict")
+    compared = any(row.error is not None for row in rows)
+    errors_of = ("error", "peer's", "apart") if compared else ()
+    table = Table("kernel", "size", "peer", "ours", "peer's", "ratio", "mark", *errors_of, "verdict")
     for row in rows:
         errors = ("-" if each is None else f"{each:.0e}" for each in (row.error, row.peer_error, row.difference))
         table.add_row(
@@ -205,7 +207,7 @@ def show(rows: list[Row], console: Console) -> None:
             seconds_text(row.peer_s),
             "-" if row.ratio is None else f"{row.ratio:.3g}",
             row.mark or "-",
-            *errors,
+            *(errors if compared else ()),
             row.verdict,
             style="bold red" if row.verdict.startswith((MISSED, DIFFERS)) else None,
         )

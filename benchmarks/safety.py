@@ -21,7 +21,10 @@ import tempfile
 import threading
 import time
 import timeit
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from step_overhead import MEDIAN_US, P99_US, WARM_UP, measure, metrics_of, percentile
 
@@ -86,15 +89,30 @@ def checked(marks: Marks, folder: Path, steps: int) -> None:
     marks.tell("check / floor", check / floor, "times")
 
 
-def one_signal(folder: Path, generator: random.Random) -> tuple[float, float]:
-    """A run that is stopped by SIGTERM: seconds from the signal to the save, and of it those beyond the step's end."""
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """Seconds after a SIGTERM."""
+
+    began_s: float
+    """... the save began,"""
+    beyond_s: float
+    """of it those beyond the end of the step in which it came."""
+    published_s: float
+    """... the checkpoint was there."""
+
+
+def one_signal(folder: Path, generator: random.Random, state: Callable[[], Mapping[str, Any]] = dict) -> Stopped:
+    """A run of such a state that is stopped by SIGTERM."""
     sent: list[float] = []
     entered: list[float] = []
-    publish = saver(dict)
+    left: list[float] = []
+    publish = saver(state)
 
     def save(request: SaveRequest) -> CheckpointManifest:
         entered.append(clock())
-        return publish(request)
+        made = publish(request)
+        left.append(clock())
+        return made
 
     def send() -> None:
         time.sleep(pause)
@@ -116,7 +134,11 @@ def one_signal(folder: Path, generator: random.Random) -> tuple[float, float]:
             step += 1
     sender.join()
     assert monitor.exit_code == 128 + signal.SIGTERM, monitor.reason
-    return entered[0] - sent[0], entered[0] - max(sent[0], boundary)
+    return Stopped(
+        began_s=entered[0] - sent[0],
+        beyond_s=entered[0] - max(sent[0], boundary),
+        published_s=left[0] - sent[0],
+    )
 
 
 def signalled(marks: Marks, folder: Path, times: int) -> None:
@@ -127,7 +149,7 @@ def signalled(marks: Marks, folder: Path, times: int) -> None:
     finally:
         sys.stderr.close()
         sys.stderr = stderr
-    whole, beyond = ([1e3 * each for each in column] for column in zip(*seen, strict=True))
+    whole, beyond = [1e3 * each.began_s for each in seen], [1e3 * each.beyond_s for each in seen]
     print(f"signal to the first line of the save, {times} runs of {1e3 * STEP_S:g} ms steps")
     marks.judge("beyond the end of the step, median", statistics.median(beyond), SIGNAL_MS, "ms")
     marks.tell("beyond the end of the step, worst", max(beyond), "ms")

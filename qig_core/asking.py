@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qig_core.errors import Refused, UsageError
@@ -55,23 +55,34 @@ def ask(run: RunDir, verb: str, args: Mapping[str, Any], *, wait_s: float, json:
     raise Refused(f"not confirmed within {wait_s:g} s")
 
 
-def args_of(verb: str, value: str | None, run: RunDir) -> dict[str, Any]:
+def args_of(verb: str, values: Sequence[str], run: RunDir) -> dict[str, Any]:
     """What goes with a verb; whether there is such a verb is not asked here.
 
     Raises:
         UsageError: not what the verb takes. CheckpointError: no such checkpoint.
     """
-    if verb == "restore":
+    if verb in ("restore", "pin", "unpin", "tag"):
         from qig_core.checkpoints.catalog import resolve
 
-        if value is None:
-            raise UsageError("restore needs a CHECKPOINT: STEP, a name, latest, best or last-good")
-        return {"checkpoint": resolve(run, value).name}
+        wanted = 2 if verb == "tag" else 1
+        if len(values) < wanted:
+            tag = " and a TAG" if verb == "tag" else ": STEP, a name, latest, best or last-good"
+            raise UsageError(f"{verb} needs a CHECKPOINT{tag}")
+        _nothing_after(verb, values, wanted)
+        return {"checkpoint": resolve(run, values[0]).name} | ({"tag": values[1]} if verb == "tag" else {})
     if verb == "set_log_every":
-        if value is None or not re.fullmatch(r"0{0,9}[1-9][0-9]{0,17}", value):
-            given = "" if value is None else f", not {value[:40]!r}"
+        _nothing_after(verb, values, 1)
+        if not values or not re.fullmatch(r"0{0,9}[1-9][0-9]{0,17}", values[0]):
+            given = f", not {values[0][:40]!r}" if values else ""
             raise UsageError(f"set_log_every needs N, a whole number ≥ 1{given}")
-        return {"value": int(value)}
-    if verb in VERBS and value is not None:
-        raise UsageError(f"{verb} takes nothing after it, and {value[:40]!r} was given; see qig-core ctl --help")
+        return {"value": int(values[0])}
+    if verb in VERBS:
+        _nothing_after(verb, values, 0)
     return {}
+
+
+def _nothing_after(verb: str, values: Sequence[str], wanted: int) -> None:
+    if len(values) > wanted:
+        what = "nothing after it" if wanted == 0 else "one value" if wanted == 1 else "two values"
+        extra = values[wanted][:40]
+        raise UsageError(f"{verb} takes {what}, and {extra!r} was given; see qig-core ctl --help")

@@ -12,7 +12,7 @@ from qig_core.arguments import Json, Run, Runs, find_run, find_run_at
 from qig_core.errors import ExitCode, MissingExtra, QigError, Refused, RunFormatError, UsageError
 from qig_core.rundir.layout import RunDir, default_root, list_runs, split_selector
 from qig_core.rundir.printable import printable
-from qig_core.rundir.schema import ANSWERED
+from qig_core.rundir.schema import VERBS
 from qig_core.terminal import out, print_facts, print_json, print_table, tell
 
 app = typer.Typer(
@@ -126,6 +126,23 @@ def train(
     from qig_core.training.runs import begin
 
     raise typer.Exit(drive(begin(request)))
+
+
+@app.command()
+def recover(
+    run: Run,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with it at once, here.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer the question whether to go on with yes.")] = False,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """After a crash: what happened, the newest checkpoint that is sound, and the command that goes on from it.
+
+    Damaged checkpoints are set aside. Exit 1: no sound checkpoint; 73: the trainer lives; else that of what went on.
+    """
+    from qig_core.recovering import run_recover
+
+    raise typer.Exit(run_recover(find_run(run, runs), resume=resume, yes=yes, json=json))
 
 
 def _need(module: str, extra: str) -> None:
@@ -242,14 +259,17 @@ def _run_of_checkpoint(text: str, runs: Path | None) -> tuple[RunDir, str | None
 
 @app.command()
 def show(run: Run, runs: Runs = None, json: Json = False) -> None:
-    """What a run is and where it stands."""
+    """What a run is, where it stands, and where it comes from."""
+    from qig_core.rundir.lineage import lineage_of, lineage_rows
     from qig_core.rundir.summary import summarise
 
     summary = summarise(find_run(run, runs), wait_for_beat_s=1.5)
     if summary.error is not None or summary.manifest is None:
         raise RunFormatError(summary.error)
+    lineage = lineage_of(summary.run, summary.manifest)
     if json:
-        print_json(summary.to_dict() | {"manifest": summary.manifest, "basin": summary.basin_values()})
+        more = {"manifest": summary.manifest, "basin": summary.basin_values(), "lineage": lineage}
+        print_json(summary.to_dict() | more)
         return
     manifest, liveness = summary.manifest, summary.liveness
     facts = {
@@ -257,15 +277,11 @@ def show(run: Run, runs: Runs = None, json: Json = False) -> None:
         "state": f"{liveness.glyph} {liveness.text}" if liveness else "",
         "step": f"{summary.step if summary.step is not None else '–'} / {manifest.total_steps or '–'}",
         "program": manifest.program,
-        "sessions": "  ".join(
-            s.id[:8] + (f" (from {s.resumed_from})" if s.resumed_from else "") for s in manifest.sessions
-        ),
-        "parent": f"{manifest.parent.run} @ {manifest.parent.checkpoint}" if manifest.parent else "none",
         "corpus": f"{manifest.corpus.get('name', '–')}  {str(manifest.corpus.get('digest', ''))[:12]}",
         "versions": "  ".join(f"{k} {v}" for k, v in manifest.versions.items()),
         "regime": summary.regime or "–",
     }
-    rows = list(facts.items())
+    rows = [*facts.items(), *lineage_rows(lineage)]
     for metric, number in sorted(summary.metrics.items()):
         shown = summary.nonfinite.get(metric, "not measured") if number is None else f"{number:.6g}"
         rows.append((metric, shown))
@@ -306,12 +322,14 @@ def list_all(runs: Runs = None, json: Json = False) -> None:
 @app.command(context_settings={"ignore_unknown_options": True})  # -3 is a value, to be refused in words
 def ctl(
     run: Run,
-    verb: Annotated[str, typer.Argument(help=f"{', '.join(ANSWERED)}.", show_default=False)],
-    value: Annotated[
-        str | None,
+    verb: Annotated[str, typer.Argument(help=f"{', '.join(VERBS)}.", show_default=False)],
+    values: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="[N|CHECKPOINT]",
-            help="For set_log_every: steps between samples. For restore: STEP, a name, latest, best or last-good.",
+            metavar="[N|CHECKPOINT] [TAG]",
+            help="For set_log_every: steps between samples. For restore, pin, unpin and tag: STEP, a name, latest, "
+            "best or last-good. For tag: the word too.",
+            show_default=False,
         ),
     ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the end of it.")] = 30.0,
@@ -322,8 +340,70 @@ def ctl(
     from qig_core.asking import args_of, ask
 
     where = find_run(run, runs)
-    done = ask(where, verb, args_of(verb, value, where), wait_s=wait, json=json)
+    done = ask(where, verb, args_of(verb, values or [], where), wait_s=wait, json=json)
     raise typer.Exit(ExitCode.OK if done else ExitCode.FOUND_BAD)
+
+
+@app.command()
+def doctor(
+    run: Run,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every byte of every checkpoint as well.")] = False,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Look a run's directory over, whatever became of it: what is wrong, and what cures it. It changes nothing.
+
+    Exit 1 if anything is bad; what is only a warning is not.
+    """
+    from qig_core.doctor import examine, find
+
+    result: dict[str, Any] = {}
+    for report in examine(find(run, runs or default_root()), verify=verify):
+        if json:
+            print_json(report)
+        result = report.get("result", result)
+    if not json:
+        rows = [
+            (one["check"], one["state"], f"{one['what']}; run: {one['cure']}" if one["cure"] else one["what"])
+            for one in result["findings"]
+        ]
+        print_table(("check", "state", "what"), rows, fold=("what",))
+        tell(f"{result['id']}: bad {result['bad']}, warnings {result['warning']}")
+    if result["bad"]:
+        raise typer.Exit(ExitCode.FOUND_BAD)
+
+
+@app.command(name="rm")
+def remove(
+    run: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Runs: ids, `latest`, names, or paths.", show_default=False),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")] = False,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Delete runs and everything in them, for good. One that is being written is refused.
+
+    A removal that was interrupted is finished by the same command.
+    """
+    from qig_core.removal import look_at_all
+    from qig_core.removal import remove as delete
+
+    doomed = look_at_all(run, runs or default_root())
+    for one in doomed:
+        for sentence in one.sentences():
+            tell(sentence)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("nothing was deleted: there is no terminal to ask on; add --yes")
+        if not typer.confirm("Delete for good?", err=True):
+            raise Refused("nothing was deleted")
+    for one in doomed:
+        for report in delete(one):
+            if json:
+                print_json(report)
+        tell(f"{one.run.id} is deleted")
 
 
 @app.command()

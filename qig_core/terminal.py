@@ -2,7 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -81,6 +82,33 @@ def _print(table: Table, least: int = 0) -> None:
         console.print(table)
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
     sys.stdout.flush()
+
+
+@contextmanager
+def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr while something long goes on, where that is a terminal; it leaves no trace.
+
+    Gives what is called with the bytes done so far and the bytes in all.
+    """
+    if not (shown and err.is_terminal):
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(printable(label))
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes for people: 12 B, 3.4 kB, 600.0 MB."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000.0:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000.0
+    return f"{size:.1f} TB"
 
 
 def command(*words: str | Path) -> str:

@@ -10,6 +10,9 @@ import pytest
 from racing import markdown
 from validation import tables
 
+from qig_core.checkpoints.catalog import list_checkpoints
+from qig_core.rundir.layout import list_runs
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -21,6 +24,44 @@ def test_the_snippet_prints_what_its_comments_say() -> None:
     assert f"{float(distance):.1e}" == "2.9e-09"
     assert qfi.endswith("(2, 2)")
     assert 1e-9 < float(angle) < 1e-8
+
+
+LOOP = """
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+optimizer = torch.optim.Adam(model.parameters())
+
+
+def train_one_step(model, optimizer, step):
+    optimizer.zero_grad()
+    model(torch.rand(4, 2)).sum().backward()
+    optimizer.step()
+
+
+"""
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/checkpoints.md"])
+def test_the_five_lines_of_the_checkpointer_work(document: str, tmp_path: Path) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    (snippet,) = (code for code in re.findall(r"```python.*?\n(.*?)```", text, re.DOTALL) if "Checkpointer(" in code)
+    for steps in ("2", "4"):
+        words = [sys.executable, "-c", LOOP + snippet.replace("2000", steps)]
+        subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    (run,) = list_runs(tmp_path / "runs")
+    assert [found.step for found in list_checkpoints(run)] == [4, 2]
+
+
+def test_the_partial_load_of_the_document_works(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python partial\n(.*?)```", text, re.DOTALL)
+    saved = "torch.save({'encoder.0.weight': torch.ones(3, 2), 'encoder.9.bias': torch.ones(1)}, 'weights.pt')\n"
+    shown = "assert model[0].weight.sum() == 6\n"
+    words = [sys.executable, "-c", LOOP + saved + snippet + shown]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert all(name in done.stdout for name in ("9.bias", "1.weight", "0.bias"))
 
 
 def test_the_validation_is_that_of_the_last_run() -> None:

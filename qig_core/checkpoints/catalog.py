@@ -3,30 +3,36 @@
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import blake3
 import msgspec
 
-from qig_core.checkpoints.manifest_file import is_payload_name, read_sealed
+from qig_core.checkpoints.branches import Branches
+from qig_core.checkpoints.manifest_file import NewerFormat, is_payload_name, read_sealed
 from qig_core.checkpoints.ranking import DEFAULT_SCORE, best, last_good, latest
-from qig_core.errors import CheckpointError, UsageError
+from qig_core.errors import CheckpointError, RunFormatError, UsageError
+from qig_core.rundir.atomic import encode_document
 from qig_core.rundir.layout import CHECKPOINT_MANIFEST, RunDir
-from qig_core.rundir.reader import open_regular
-from qig_core.rundir.schema import CheckpointManifest
+from qig_core.rundir.reader import open_regular, read_all
+from qig_core.rundir.schema import CheckpointManifest, Event
 
-Status = Literal["COMPLETE", "TORN", "HASH-MISMATCH", "UNREADABLE"]
-"""TORN: something is missing or short. UNREADABLE: the manifest is damaged, or a file is not one that may be opened."""
+Status = Literal["COMPLETE", "TORN", "HASH-MISMATCH", "UNREADABLE", "NEWER"]
+"""TORN: something is missing or short. UNREADABLE: the manifest is damaged, or a file is not one that may be opened.
+NEWER: of a format that this program does not know; it is left alone."""
 
 _NAME = re.compile(r"step-(\d{8,})-[0-9a-f]{6}")
 _NAMED = 5
 """Names in one sentence, at most."""
 
 
-class _Tags(msgspec.Struct):
+class _Tags(msgspec.Struct, forbid_unknown_fields=True):
     tags: list[str]
+    seal: str | None = None
+    """What `_seal` gives; one that a person wrote has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,8 @@ class Found:
     path: Path
     manifest: CheckpointManifest | None
     tags: tuple[str, ...]
+    tags_known: bool
+    """Whether its tags could be read."""
     status: Status
     problems: tuple[str, ...]
     t: float
@@ -94,22 +102,27 @@ def look(run: RunDir, name: str) -> Found | None:
         if not _NAME.fullmatch(name) or not path.is_dir():
             return None  # a folder of somebody else's, or one that has just been pruned
         status, problems = "TORN", [f"{CHECKPOINT_MANIFEST} is missing"]
+    except NewerFormat as error:
+        status, problems = "NEWER", [str(error)]
     except (OSError, ValueError) as error:
         status, problems = "UNREADABLE", [f"{CHECKPOINT_MANIFEST}: {error}"]
     if manifest is not None:
         # The directory's name counts: a copy may have been given another.
         manifest.name = name
         status, problems = _look_at_files(path, manifest)
+    tags: tuple[str, ...] = ()
+    tags_known = True
     try:
         tags = read_tags(run, name)
     except CheckpointError as error:
-        tags = ()
+        tags_known = False
         problems.append(str(error))
     return Found(
         name=name,
         path=path,
         manifest=manifest,
         tags=tags,
+        tags_known=tags_known,
         status=status,
         problems=tuple(problems),
         t=manifest.t if manifest else facts.st_mtime,
@@ -124,14 +137,29 @@ def read_tags(run: RunDir, name: str) -> tuple[str, ...]:
     """
     path = run.checkpoint_tags(name)
     try:
+        if path.is_symlink():  # one that leads nowhere would read as no tags
+            raise ValueError("a link")
         with open(open_regular(path), "rb") as file:
-            tags = msgspec.json.decode(file.read(), type=_Tags).tags
+            document = msgspec.json.decode(file.read(), type=_Tags)
+        if document.seal not in (None, _seal(document.tags)):
+            raise ValueError("its seal does not match: a byte has changed")
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"{str(path)!r} cannot be read ({why}); delete it to begin without tags") from error
-    return tuple(sorted(set(tags)))
+    return tuple(sorted(set(document.tags)))
+
+
+def encode_tags(tags: Iterable[str]) -> bytes:
+    """tags.json as it stands on disk. Its seal tells a flipped bit from another word: "pinned" must not fade."""
+    kept = sorted(set(tags))
+    return encode_document({"tags": kept, "seal": _seal(kept)})
+
+
+def _seal(tags: Sequence[str]) -> str:
+    lines = "".join(f"{tag}\n" for tag in tags)
+    return str(blake3.blake3(lines.encode("utf-8", "surrogatepass")).hexdigest())
 
 
 def _look_at_files(path: Path, manifest: CheckpointManifest) -> tuple[Status, list[str]]:
@@ -156,12 +184,35 @@ def _look_at_files(path: Path, manifest: CheckpointManifest) -> tuple[Status, li
     return status, problems
 
 
+def candidates(run: RunDir) -> list[Found]:
+    """From what a run may go on by itself, newest-published first: all but what lies on a branch that was left.
+
+    When a run went back to a checkpoint, by a restore, a soft reset or a resume, those made after it belong to no past
+    of its present state. They stay, and can be named.
+
+    Raises:
+        CheckpointError: the folder, or the events, cannot be read.
+    """
+    shelf = list_checkpoints(run)
+    branches = read_branches(run, {found.name: found.t for found in shelf})
+    return [found for found in shelf if not branches.left(found.name, found.t)]
+
+
+def read_branches(run: RunDir, published: Mapping[str, float] | None = None) -> Branches:
+    """The way that a run has taken, by its events; see `Branches`. Raises: CheckpointError, they cannot be read."""
+    try:
+        return Branches((event for event in read_all(run.events, Event) if isinstance(event, Event)), published)
+    except RunFormatError as error:
+        raise CheckpointError(str(error)) from error
+
+
 def resolve(run: RunDir, text: str, *, score: str = DEFAULT_SCORE, lower_is_better: bool = True) -> Found:
     """CHECKPOINT as a person gives it.
 
     Args:
         text: a name; `latest`, `best` or `last-good`; a step (its newest-published); or the beginning of just one
-            name. All but a name and its beginning choose among those that a cheap look finds complete.
+            name. All but a name and its beginning choose among those that a cheap look finds complete, `last-good`
+            among the `candidates`.
 
     Raises:
         CheckpointError: none, or more than one; the message lists what there is.
@@ -178,7 +229,7 @@ def resolve(run: RunDir, text: str, *, score: str = DEFAULT_SCORE, lower_is_bett
             if text == "latest"
             else best(manifests, score, lower_is_better)
             if text == "best"
-            else last_good(manifests)
+            else last_good(one.manifest for one in candidates(run) if one.name in complete and one.manifest)
         )
         if chosen is not None:
             return complete[chosen.name]

@@ -1,5 +1,6 @@
-"""blake3 of a stream, computed beside the reading or writing of it. No disk."""
+"""blake3 of a stream, and SHA-256 on demand, computed beside the reading or writing of it. No disk."""
 
+import hashlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -19,10 +20,12 @@ class StreamDigest:
     Args:
         behind: how many buffers may wait while `feed` returns; the hash of what is written last can then run during
             its fsync.
+        sha256: digest by SHA-256 as well.
     """
 
-    def __init__(self, behind: int = 1) -> None:
+    def __init__(self, behind: int = 1, *, sha256: bool = False) -> None:
         self._hash = blake3.blake3()
+        self._sha256 = hashlib.sha256() if sha256 else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="qig-digest")
         self._pending: deque[Future[object]] = deque()
         self._behind = behind
@@ -32,15 +35,25 @@ class StreamDigest:
         self._settle(self._behind - 1)
         if len(buffer) >= _INLINE or self._pending:
             try:
-                self._pending.append(self._pool.submit(self._hash.update, buffer))
+                self._pending.append(self._pool.submit(self._update, buffer))
                 return
             except RuntimeError:  # the interpreter is shutting down and starts no thread
                 self._settle(0)
-        self._hash.update(buffer)
+        self._update(buffer)
 
     def hexdigest(self) -> str:
         self._settle(0)
         return str(self._hash.hexdigest())
+
+    def sha256(self) -> str | None:
+        """Hex; None where it was not asked for."""
+        self._settle(0)
+        return self._sha256.hexdigest() if self._sha256 is not None else None
+
+    def _update(self, buffer: bytes | memoryview) -> None:
+        self._hash.update(buffer)
+        if self._sha256 is not None:
+            self._sha256.update(buffer)
 
     def _settle(self, left: int) -> None:
         while self._pending and self._pending[0].done():

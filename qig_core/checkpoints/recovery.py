@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qig_core.checkpoints.catalog import in_words, list_checkpoints, resolve
+from qig_core.checkpoints.catalog import candidates, in_words, list_checkpoints, resolve
 from qig_core.checkpoints.upkeep import quarantine, remove_stale_temporaries
 from qig_core.checkpoints.verification import Progress, Verification, verify
 from qig_core.errors import CheckpointError, ConfigError, exit_code_of
 from qig_core.rundir.layout import RunDir
+from qig_core.rundir.printable import printable
 from qig_core.rundir.schema import CheckpointManifest, Manifest
 from qig_core.rundir.writer import RunWriter
 
@@ -35,27 +36,41 @@ class Restored:
 
 
 def newest_verified(run: RunDir, progress: Progress | None = None, on_bad: OnBad | None = None) -> Verification:
-    """The newest-published checkpoint whose every byte is right; each bad one before it is quarantined and reported.
+    """The newest of `catalog.candidates` whose every byte is right; each bad one before it is quarantined and reported.
 
-    A checkpoint with a tensor that is not finite is taken (a mask may hold -inf): see `Verification.nonfinite`.
+    A checkpoint with a tensor that is not finite is taken (a mask may hold -inf): see `Verification.nonfinite`. One of
+    a newer format is passed over and left alone.
 
     Raises:
         CheckpointError: none is left; the message names those that were bad.
         Refused: one is bad, and another process is the writer of this run.
     """
     bad: list[str] = []
-    for found in list_checkpoints(run):
+    newer: list[str] = []
+    for found in candidates(run):
         verification = verify(run, found.name, progress)
         if verification.status == "COMPLETE":
             return verification
+        if verification.status == "NEWER":
+            newer.append(found.name)
+            continue
         why = f"{verification.status}: {'; '.join(verification.problems)}"
         path = quarantine(run, found.name, why)
         bad.append(f"{found.name} ({why})")
         if on_bad is not None:
             on_bad(verification, path)
+    where = repr(str(run.checkpoints))
+    others = [found.name for found in list_checkpoints(run) if found.status == "COMPLETE"]
+    if not (bad or newer or others):
+        raise CheckpointError(f"there is no checkpoint in {where}")
+    said = [f"no sound checkpoint is left in {where}" + (" on the way that this run took" if others else "")]
     if bad:
-        raise CheckpointError(f"no sound checkpoint is left in {str(run.checkpoints)!r}; set aside: {in_words(bad)}")
-    raise CheckpointError(f"there is no checkpoint in {str(run.checkpoints)!r}")
+        said.append(f"set aside: {in_words(bad)}")
+    if newer:
+        said.append(f"left alone, of a format that a newer qig-tui wrote: {in_words(newer)}")
+    if others:
+        said.append(f"on branches that were left, to be named with @: {in_words(others)}")
+    raise CheckpointError("; ".join(said))
 
 
 def load(run: RunDir, name: str, progress: Progress | None = None) -> tuple[dict[str, Any], CheckpointManifest]:
@@ -114,9 +129,12 @@ def foresee(run: RunDir, selector: str | None, total_steps: int | None = None) -
         CheckpointError: the selector names none.
         ConfigError: nothing is left to do up to `total_steps`.
     """
-    if selector is None and not any(found.status == "COMPLETE" for found in list_checkpoints(run)):
-        return None
-    found = resolve(run, selector or "latest")
+    if selector is None:
+        found = next((one for one in candidates(run) if one.status == "COMPLETE"), None)
+        if found is None:
+            return None
+    else:
+        found = resolve(run, selector)
     if total_steps is not None and found.step is not None and found.step >= total_steps:
         raise ConfigError(
             f"checkpoint {found.name!r} is at step {found.step} and the run's total is {total_steps}: nothing is left "
@@ -163,6 +181,12 @@ def go_on(
         name = foresee(run, selector, total_steps or manifest.total_steps)
         if list_checkpoints(run):
             restored = restore(run, name or newest_verified(run, on_bad=set_aside).name, load_state)
+        elif manifest.parent is not None:
+            origin = f"{manifest.parent.run}@{manifest.parent.checkpoint}"
+            raise CheckpointError(
+                f"there is no checkpoint in {str(run.checkpoints)!r} yet, and its birth was another run's: fork "
+                f"{printable(origin, 200)} again"
+            )
         elif not or_from_birth:
             raise CheckpointError(f"there is no checkpoint in {str(run.checkpoints)!r} to go on from")
         amend(manifest)

@@ -13,15 +13,16 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from qig_core.checkpoints.catalog import list_checkpoints
+from qig_core.checkpoints.catalog import encode_tags
 from qig_core.checkpoints.digest import StreamDigest
-from qig_core.checkpoints.manifest_file import encode_sealed, fingerprint, is_payload_name
+from qig_core.checkpoints.manifest_file import encode_sealed, fingerprint, is_payload_name, read_sealed
 from qig_core.checkpoints.upkeep import check_tag, only_writer
 from qig_core.errors import CheckpointError, UsageError
-from qig_core.rundir.atomic import encode_document, fsync_directory, write_document
+from qig_core.rundir.atomic import fsync_directory, write_document
 from qig_core.rundir.layout import (
     BEING_DELETED,
     BEING_WRITTEN,
@@ -65,6 +66,7 @@ def publish(
     reason: str,
     files: Mapping[str, Payload],
     tags: Sequence[str] = (),
+    sha256: bool = False,
     **facts: Any,
 ) -> CheckpointManifest:
     """Write one checkpoint; when this returns it survives a power cut, and before that it is not there at all.
@@ -72,12 +74,14 @@ def publish(
     Args:
         files: plain file name to content. Contents are read once, in this order, and must not change meanwhile.
         tags: there from the first moment.
+        sha256: digest each file by SHA-256 too, for those who must; slow where the processor has no instruction for it.
         facts: further fields of CheckpointManifest (metrics, nonfinite, basin, conditions, data_position, ...).
 
     Raises:
         UsageError: a name or a fact that cannot be.
         Refused: another process is the writer of this run.
-        CheckpointError: the disk is too full or refused; nothing of it is left, other checkpoints are untouched.
+        CheckpointError: the disk is too full or refused; nothing of it is left, other checkpoints are untouched. Where
+            only the last fsync was refused a whole one is left, and the message says so.
     """
     for name in files:
         if not is_payload_name(name):
@@ -97,14 +101,16 @@ def publish(
     temporary: Path | None = None
     try:
         run.checkpoints.mkdir(exist_ok=True)
+        if not os.listdir(run.checkpoints):  # its own name may not be durable yet, whoever made it
+            fsync_directory(run.path)
         _check_space(run, step, size)
         temporary = run.checkpoints / f"{BEING_WRITTEN}{session}-{secrets.token_hex(3)}"
         temporary.mkdir()
         for file, payload in files.items():
-            manifest.files.append(_write_payload(temporary / file, payload))
+            manifest.files.append(_write_payload(temporary / file, payload, sha256))
         fsync_directory(temporary)
         if tags:
-            write_document(temporary / CHECKPOINT_TAGS, encode_document({"tags": sorted(set(tags))}))
+            write_document(temporary / CHECKPOINT_TAGS, encode_tags(tags))
         manifest.fingerprint = fingerprint(manifest.files)
         # Never earlier than what is published already: a clock that was set back must not make an old one the latest.
         manifest.t = max(time.time(), _newest_t(run) + 1e-3)
@@ -115,7 +121,13 @@ def publish(
             raise CheckpointError(f"{str(final)!r} exists; a checkpoint never replaces another")
         temporary.rename(final)
         temporary = None
-        fsync_directory(run.checkpoints)
+        try:
+            fsync_directory(run.checkpoints)
+        except OSError as error:  # to take it away again could leave a part of it after a power cut
+            raise CheckpointError(
+                f"checkpoint {manifest.name!r} is whole, but the disk refused to make its name durable in "
+                f"{str(run.checkpoints)!r}: {_why(error)}; a power cut may take it"
+            ) from error
     except OSError as error:
         raise CheckpointError(_refusal(run, step, size, error)) from error
     finally:
@@ -153,13 +165,13 @@ def _fresh_name(run: RunDir, step: int) -> str:
     raise CheckpointError(f"no free checkpoint name for step {step} in {str(run.checkpoints)!r}: {name!r} exists")
 
 
-def _write_payload(path: Path, payload: Payload) -> FileEntry:
+def _write_payload(path: Path, payload: Payload, sha256: bool) -> FileEntry:
     """Write, hash and fsync one file, each byte taken up once."""
     pieces = (payload,) if isinstance(payload, bytes | bytearray | memoryview) else payload
     size = 0
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        with StreamDigest(_BEHIND) as digest:
+        with StreamDigest(_BEHIND, sha256=sha256) as digest:
             for piece in pieces:
                 view = memoryview(piece)
                 size += view.nbytes
@@ -172,13 +184,19 @@ def _write_payload(path: Path, payload: Payload) -> FileEntry:
                     while chunk:
                         chunk = chunk[os.write(fd, chunk) :]
             os.fsync(fd)
-            return FileEntry(path=path.name, size=size, blake3=digest.hexdigest())
+            return FileEntry(path=path.name, size=size, blake3=digest.hexdigest(), sha256=digest.sha256())
     finally:
         os.close(fd)
 
 
 def _newest_t(run: RunDir) -> float:
-    return max((one.t for one in list_checkpoints(run) if one.manifest), default=0.0)
+    newest = 0.0
+    with os.scandir(run.checkpoints) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                with suppress(OSError, ValueError):  # damaged, or no checkpoint
+                    newest = max(newest, read_sealed(Path(entry.path) / CHECKPOINT_MANIFEST).t)
+    return newest
 
 
 def _check_space(run: RunDir, step: int, size: int) -> None:
@@ -192,8 +210,11 @@ def _check_space(run: RunDir, step: int, size: int) -> None:
 
 
 def _refusal(run: RunDir, step: int, size: int, error: OSError) -> str:
-    code = errno.errorcode.get(error.errno or 0, "?")
     return (
         f"no checkpoint at step {step}: {size / 1e6:.1f} MB could not be stored in {str(run.checkpoints)!r}: "
-        f"{error.strerror or error} ({code}); checkpoints published before are untouched"
+        f"{_why(error)}; checkpoints published before are untouched"
     )
+
+
+def _why(error: OSError) -> str:
+    return f"{error.strerror or error} ({errno.errorcode.get(error.errno or 0, '?')})"

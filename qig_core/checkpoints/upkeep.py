@@ -12,14 +12,18 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from qig_core.checkpoints.catalog import read_tags
+from qig_core.checkpoints.catalog import encode_tags, read_tags
 from qig_core.errors import CheckpointError, Refused, UsageError
-from qig_core.rundir.atomic import encode_document, fsync_directory, write_document
-from qig_core.rundir.layout import BEING_DELETED, BEING_WRITTEN, QUARANTINE_NOTE, QUARANTINED, RunDir
+from qig_core.rundir.atomic import encode_document, fsync_directory, sweep_temporary, write_document
+from qig_core.rundir.layout import (
+    BEING_DELETED,
+    BEING_WRITTEN,
+    CHECKPOINT_TAGS,
+    QUARANTINE_NOTE,
+    QUARANTINED,
+    RunDir,
+)
 from qig_core.rundir.lock import lock_holder
-
-PINNED = "pinned"
-"""The tag that keeps a checkpoint from being pruned."""
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TEMPORARY = re.compile(re.escape(BEING_WRITTEN) + r"([A-Za-z0-9]{1,64})-[0-9a-f]{6}")
@@ -99,7 +103,9 @@ def delete(run: RunDir, names: Iterable[str]) -> list[str]:
 
 
 def remove_stale_temporaries(run: RunDir, session: str) -> list[str]:
-    """Delete what other sessions left half written or half deleted, and return the names.
+    """Delete what other sessions left half written or half deleted, and return the names of the folders.
+
+    What the disk does not let go is left for a later session.
 
     Raises:
         Refused: this process does not hold the run's lock.
@@ -107,13 +113,19 @@ def remove_stale_temporaries(run: RunDir, session: str) -> list[str]:
     if lock_holder(run.lock) != os.getpid():
         raise Refused(f"only the holder of {str(run.lock)!r} may remove temporary directories")
     removed = []
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
+        # A process may have been killed before its rename to .del-NAME was durable: a power cut would undo it, and must
+        # not bring back a checkpoint with a part missing.
+        fsync_directory(run.checkpoints)
         for entry in sorted(os.scandir(run.checkpoints), key=lambda entry: entry.name):
             match = _TEMPORARY.fullmatch(entry.name)
             stale = entry.name.startswith(BEING_DELETED) or (match and match[1] != session)
             if stale and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
                 removed.append(entry.name)
+            elif not entry.name.startswith(BEING_WRITTEN) and entry.is_dir(follow_symlinks=False):
+                for document in (CHECKPOINT_TAGS, QUARANTINE_NOTE):
+                    sweep_temporary(Path(entry.path, document))
     return removed
 
 
@@ -136,7 +148,7 @@ def _write_tags(run: RunDir, name: str, tags: set[str]) -> tuple[str, ...]:
     if not path.parent.is_dir():
         raise CheckpointError(f"no checkpoint {name!r} in {str(run.checkpoints)!r}")
     try:
-        write_document(path, encode_document({"tags": sorted(tags)}))
+        write_document(path, encode_tags(tags))
     except OSError as error:
         raise CheckpointError(f"{str(path)!r} cannot be written: {error.strerror}") from error
     return tuple(sorted(tags))

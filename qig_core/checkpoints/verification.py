@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 _CHUNK = 2 << 20
 _BUFFERS = 4
-_GRAVITY: tuple[Status, ...] = ("COMPLETE", "HASH-MISMATCH", "TORN", "UNREADABLE")
+_GRAVITY: tuple[Status, ...] = ("COMPLETE", "HASH-MISMATCH", "TORN", "UNREADABLE", "NEWER")
 _FLOATS = {"F16": np.float16, "F32": np.float32, "C64": np.float32, "F64": np.float64}
 _EXPONENTS = {"BF16": (np.uint16, 0x7F80), "F8_E5M2": (np.uint8, 0x7C), "F8_E4M3": (np.uint8, 0x7F)}
 """Types that numpy lacks: an element is not finite when all of these bits are set."""
@@ -95,7 +95,7 @@ def verifying(found: Found) -> Generator[int, None, Verification]:
         else:
             if scan.size != file.size:
                 note("TORN", f"{file.path} has {scan.size} bytes, not {file.size}")
-            elif scan.digest != file.blake3:
+            elif scan.digest != file.blake3 or scan.sha256 != file.sha256:
                 note("HASH-MISMATCH", f"{file.path} does not match its digest: a byte has changed")
             elif scan.header_problem:
                 note("UNREADABLE", f"{file.path} is no safetensors file: {scan.header_problem}")
@@ -119,6 +119,7 @@ class _File:
         self._file = file
         self.size = 0
         self.digest = ""
+        self.sha256: str | None = None
         self.header_problem = ""
         self.nonfinite: list[str] = []
 
@@ -148,7 +149,7 @@ class _File:
         # While the other buffers are hashed in their thread one is read and looked at.
         buffers = [memoryview(bytearray(min(_CHUNK, self.size))) for _ in range(_BUFFERS)]
         offset = first = 0
-        with StreamDigest(_BUFFERS - 1) as digest:
+        with StreamDigest(_BUFFERS - 1, sha256=self._file.sha256 is not None) as digest:
             while offset < self.size:
                 filling = buffers[0]
                 buffers.append(buffers.pop(0))
@@ -166,7 +167,7 @@ class _File:
                 self._look(filling[:got], offset, tensors, first)
                 offset += got
                 yield got
-            self.digest = digest.hexdigest()
+            self.digest, self.sha256 = digest.hexdigest(), digest.sha256()
 
     def _look(self, piece: memoryview, offset: int, tensors: list[TensorEntry], first: int) -> None:
         end = offset + len(piece)

@@ -212,6 +212,8 @@ def _glance(run: RunDir) -> _Glance:
 def list_runs(root: Path) -> Iterator[RunDir]:
     """The run directories directly under `root`, oldest id first; nothing where the folder is absent.
 
+    Hidden names are passed over: what is being deleted is no run any more.
+
     Raises:
         UsageError: the folder cannot be read.
     """
@@ -223,5 +225,5 @@ def list_runs(root: Path) -> Iterator[RunDir]:
         raise UsageError(f"{str(root)!r} cannot be read: {error.strerror}") from error
     for name in sorted(names):
         run = RunDir(root / name)
-        if run.exists():
+        if not name.startswith(".") and run.exists():
             yield run

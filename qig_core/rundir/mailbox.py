@@ -26,7 +26,6 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import lock_holder
 from qig_core.rundir.reader import read_document, read_manifest
 from qig_core.rundir.schema import (
-    ANSWERED,
     VERBS,
     Ack,
     Command,
@@ -194,7 +193,7 @@ class Mailbox:
         if command.session != self._session:
             raise Refused("addressed to another session of this run")
         if command.verb not in VERBS:
-            raise Refused(f"unknown verb {command.verb[:40]!r}; known are {', '.join(ANSWERED)}")
+            raise Refused(f"unknown verb {command.verb[:40]!r}; known are {', '.join(VERBS)}")
         return command
 
     def _is_answered(self, command_id: str) -> bool:
@@ -248,15 +247,13 @@ def send(run: RunDir, verb: str, *, args: dict[str, Any] | None = None, ttl_s: f
 
     Raises:
         UsageError: no such verb; the message names the nearest.
-        Refused: a verb that no trainer answers yet, no trainer to ask, or a mailbox that is not safe to use.
+        Refused: no trainer to ask, or a mailbox that is not safe to use.
         RunFormatError: a manifest that cannot be read.
     """
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, ANSWERED, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ANSWERED)}"
+        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
         raise UsageError(f"unknown verb {verb[:40]!r}; {hint}")
-    if verb not in ANSWERED:
-        raise Refused(f"no trainer answers {verb!r} yet; what works is {', '.join(ANSWERED)}")
     manifest = read_manifest(run)
     if reason := nobody_to_ask(run, manifest):
         raise Refused(reason)

@@ -76,8 +76,17 @@ def read_manifest(run: RunDir) -> Manifest:
         return _of_known_format(read_document(run.manifest, Manifest), run.manifest)
     except RunFormatError:
         # A newer format may differ in everything else, and then its number is what matters.
-        _of_known_format(read_document(run.manifest, _Formatted, what="manifest"), run.manifest)
+        _of_known_format(_formatted(run), run.manifest)
         raise
+
+
+def format_of(run: RunDir) -> int:
+    """The major format that run.json names, whatever else it says. Raises: RunFormatError, it cannot be read."""
+    return _formatted(run).format
+
+
+def _formatted(run: RunDir) -> _Formatted:
+    return read_document(run.manifest, _Formatted, what="manifest")
 
 
 def _of_known_format(document: F, path: Path) -> F:

@@ -11,8 +11,9 @@ import msgspec
 FORMAT = 1
 """The major format. A reader refuses a higher one and ignores keys that it does not know."""
 
-FORMAT_MINOR = 1
-"""1: `restored` says how, `soft_reset` events, a `condition` event may hold the window that fired it."""
+FORMAT_MINOR = 2
+"""1: `restored` says how, `soft_reset` events, a `condition` event may hold the window that fired it.
+2: `keep` in run.json, `tagged` events, `sha256` of a checkpoint's file, a seal in tags.json."""
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
@@ -30,9 +31,6 @@ VERBS = (
     "prune",
     "set_log_every",
 )
-
-ANSWERED = ("abort", "checkpoint", "pause", "resume", "soft_reset", "restore", "set_log_every")
-"""Those that the trainer of this package acts on; it refuses the rest."""
 
 
 class Sample(msgspec.Struct, omit_defaults=True, gc=False):
@@ -156,6 +154,8 @@ class Manifest(msgspec.Struct):
     threads: int | None = None
     parent: Parent | None = None
     sessions: list[SessionRecord] = []
+    keep: dict[str, Any] = {}
+    """By which rule its checkpoints are pruned and ranked: newest, best, score, lower_is_better; empty: by none."""
 
 
 class Heartbeat(msgspec.Struct, omit_defaults=True):
@@ -214,12 +214,14 @@ class Ack(msgspec.Struct, omit_defaults=True):
         return self.last is not None and self.last.stage in ("done", "refused", "stopped")
 
 
-class FileEntry(msgspec.Struct):
+class FileEntry(msgspec.Struct, omit_defaults=True):
     """A payload file of a checkpoint."""
 
     path: str
     size: int
     blake3: str
+    sha256: str | None = None
+    """Where it was asked for."""
 
 
 class CheckpointManifest(msgspec.Struct):

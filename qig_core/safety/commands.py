@@ -1,9 +1,10 @@
 """What a trainer does with the commands in its mailbox. Called at step boundaries only."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from qig_core.errors import CheckpointError, UsageError
 from qig_core.rundir.schema import Command
 from qig_core.rundir.values import is_run_id
 from qig_core.rundir.writer import RunWriter
@@ -14,12 +15,14 @@ from qig_core.safety.saves import Saves
 AT_ONCE = 64
 """Commands that one step boundary answers; the rest waits for the next."""
 _PAUSE_LOOK_S = 0.05
+_NAME_WANTED = "args.checkpoint must be the name of a checkpoint of this run, and no path"
 
 
 class CommandDesk:
     """Answers each command by stages: acting, then done, refused or, for an abort, stopped.
 
-    set_log_every takes `{"value": n}`, restore `{"checkpoint": NAME}`.
+    set_log_every takes `{"value": n}`; restore, pin and unpin `{"checkpoint": NAME}`; tag that and `"tag": WORD`, with
+    `"remove": true` to take it away; prune `{"newest": n, "best": k}`, both optional.
 
     Args:
         cannot_go_back: why the loop cannot, or nothing.
@@ -65,6 +68,7 @@ class CommandDesk:
             self._writer.heartbeat.doing = "pause"
             time.sleep(_PAUSE_LOOK_S)
             self._writer.look_after(step)
+            self._saves.settle(step)
             self._answer_all(step)
         self._saves.not_training(time.monotonic() - since)
         self._writer.heartbeat.step_done(step)  # a pause is no step time
@@ -144,8 +148,42 @@ class CommandDesk:
                     self.stage(command, "refused", step, reason=reason)
                 else:
                     self.stage(command, "acting", step)
+            case "pin" | "unpin" | "tag" | "prune":
+                self._keep_house(command, step)
             case _:
                 self.stage(command, "refused", step, reason="not supported by this trainer yet")
+
+    def _keep_house(self, command: Command, step: int) -> None:
+        """Pins, tags and prunes: never while a save is on its way, which prunes by what it found."""
+        keeper = self._saves.keeper
+        if keeper is None:
+            reason = "this loop's save function looks after no checkpoints; qig_core.checkpoints.saving.saver makes one"
+            self.stage(command, "refused", step, reason=reason)
+            return
+        self.stage(command, "acting", step)
+        self._saves.settle(step, wait=True)
+        run, args = self._writer.run, command.args
+        try:
+            if command.verb == "prune":
+                over = {key: _whole_number(args, key) for key in ("newest", "best")}
+                gone = keeper.tidy(run, self._saves.in_use(), over)
+                self._saves.tell_pruned(step, gone, how=f"by {command.by or 'nobody named'}")
+                told = gone.data()
+            else:
+                name = args.get("checkpoint")
+                if not isinstance(name, str) or not is_run_id(name):
+                    raise UsageError(_NAME_WANTED)
+                word = args.get("tag") if command.verb == "tag" else "pinned"
+                if not isinstance(word, str):
+                    raise UsageError("args.tag must be a word")
+                change = keeper.untag if command.verb == "unpin" or args.get("remove") is True else keeper.tag
+                tags = change(run, name, word)
+                self._writer.event("tagged", step=step, name=name, tags=list(tags))
+                told = {"name": name, "tags": list(tags)}
+        except (UsageError, CheckpointError) as error:
+            self.stage(command, "refused", step, reason=str(error))
+        else:
+            self.stage(command, "done", step, **told)
 
     def _ask_to_go_back(self, command: Command) -> str:
         """Keep what is asked for; why not, where it cannot be."""
@@ -161,6 +199,14 @@ class CommandDesk:
             return ""
         name = command.args.get("checkpoint")
         if not isinstance(name, str) or not is_run_id(name):
-            return "args.checkpoint must be the name of a checkpoint of this run, and no path"
+            return _NAME_WANTED
         self.going_back = Ask(how="restore", cause=cause, checkpoint=name, command=command)
         return ""
+
+
+def _whole_number(args: Mapping[str, Any], key: str) -> int | None:
+    """Raises: UsageError, it is there and no whole number."""
+    value = args.get(key)
+    if value is not None and type(value) is not int:
+        raise UsageError(f"args.{key} must be a whole number")
+    return value

@@ -284,6 +284,8 @@ class IntegratedMonitor:
         sample = _plain(metrics)
         try:
             self.writer.step_done(step)
+            if self._saves.on_its_way is not None:
+                self._saves.settle(step)
             memory.add(step, sample)
             judgement = self.safety.judge(step, sample)
             measured = basin is not None or regime is not None
@@ -311,8 +313,11 @@ class IntegratedMonitor:
                 # The step that a session begins with was saved by the one before, or is the birth of the run; the last
                 # step is saved as the end.
                 last = step == self.writer.manifest.total_steps
-                if self._first is not None and not last and step % self._checkpoint_every == 0:
-                    self._saves.attempt(step, "interval")
+                if self._first is not None and not last:
+                    if step % self._checkpoint_every == 0:
+                        self._saves.begin(step, "interval")
+                    elif self._saves.is_best(sample) and judgement.worst not in ALARMS:
+                        self._saves.begin(step, "best")
                 self._first = step if self._first is None else self._first
         except RecordWriteError as error:
             self._stop_for_disk(self._outcome.step, error)
@@ -383,6 +388,7 @@ class IntegratedMonitor:
 
     def _go_back(self, step: int) -> bool:
         """Do what the desk was asked for; whether the step goes on, because nothing has changed."""
+        self._saves.settle(step, wait=True)
         while (ask := self._desk.going_back) is not None:
             try:
                 gone = self._back.go(ask)
@@ -433,6 +439,8 @@ class IntegratedMonitor:
             note = "a second Ctrl-C asked not to wait for it"
         else:
             try:
+                with self.abort.interruptible():
+                    self._saves.settle(step, wait=True)
                 made = self._saves.publish(step, "emergency")
             except SaveSkipped:
                 note = "a second Ctrl-C interrupted it"
@@ -451,9 +459,9 @@ class IntegratedMonitor:
         self.abort.__enter__()
         try:
             self._saves.step_begins()
-            profile = to_dict(self.safety.profile)
-            if self.writer.manifest.profile != profile:
-                self.writer.manifest.profile = profile
+            manifest, profile, keep = self.writer.manifest, to_dict(self.safety.profile), self._saves.rule()
+            if manifest.profile != profile or manifest.keep != keep:
+                manifest.profile, manifest.keep = profile, keep
                 self.writer.save_manifest()
             self._ending.begin()
             self._announcer.begin()
@@ -498,6 +506,7 @@ class IntegratedMonitor:
         self._announcer.end(outcome.step, outcome.exit_code, outcome.reason)
         try:
             try:
+                self._saves.settle(outcome.step or 0, wait=True)
                 self._desk.dismiss(outcome.step)
             finally:
                 self.writer.close(outcome.exit_code, outcome.reason)

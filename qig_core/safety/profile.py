@@ -304,6 +304,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     breakdown: Literal["default", "reference"] = "default"
     """What counts as a breakdown in breakdown_pct (see `breakdown`)."""
     soft_reset: SoftReset | None = None
+    on_failed_save: Literal["go on", "stop"] = "go on"
+    """When the disk refuses an interval or commanded checkpoint: an alert alone, or the end with exit code 74."""
 
     def __post_init__(self) -> None:
         ids = [limit.id for limit in self.limits]

@@ -38,6 +38,9 @@ class ResetPolicy:
         """The checks at which there was one."""
         self._good: deque[Candidate] = deque(maxlen=_KEPT)
         self._pending: deque[Candidate] = deque(maxlen=_KEPT)
+        self._begun: Candidate | None = None
+        self._spoiled = False
+        """Whether there was an alarm since the save that is on its way was begun."""
 
     @property
     def number(self) -> int:
@@ -48,25 +51,44 @@ class ResetPolicy:
         """One more check of the loop; whether any condition was in alarm at it."""
         self._check += 1
         pending = self._pending
+        self._spoiled |= alarming
         if pending:
             if alarming:
                 pending.clear()
             elif self._check - pending[0].check >= self.settings.good_for:
                 self._good.append(pending.popleft())
 
+    def saving(self) -> None:
+        """A save begins in the background: what `saved` then tells of is of now."""
+        self._begun, self._spoiled = Candidate("", self._check, self.number), False
+
     def saved(self, name: str, *, sound: bool) -> None:
-        """A checkpoint was made now, or the run goes on from it; whether all in it was finite and nothing in alarm."""
+        """A checkpoint was made, now or as `saving` said, or the run goes on from it.
+
+        Args:
+            sound: all in it was finite and nothing in alarm.
+        """
+        begun, self._begun = self._begun, None
+        if begun is not None and self._spoiled:
+            return
+        made = msgspec.structs.replace(begun or Candidate("", self._check, self.number), name=name)
         if sound and all(each.name != name for each in self._good):
-            self._pending.append(Candidate(name, self._check, self.number))
+            self._pending.append(made)
 
     @property
     def good(self) -> Sequence[Candidate]:
         """Those known to be good, the newest first."""
         return tuple(reversed(self._good))
 
+    def wanted(self) -> list[str]:
+        """What must stay so that a reset is possible: the newest that is good, and those that may become it."""
+        return [each.name for each in (*list(self._good)[-1:], *self._pending)]
+
     def forget(self, name: str) -> None:
-        """It cannot be loaded."""
-        self._good = deque((each for each in self._good if each.name != name), maxlen=_KEPT)
+        """It cannot be loaded, or is gone."""
+        for kept in (self._good, self._pending):
+            for each in [one for one in kept if one.name == name]:
+                kept.remove(each)
 
     def answers(self, critical: Sequence[str]) -> bool:
         """Whether the profile wants these alarms, by their ids, answered by a reset."""

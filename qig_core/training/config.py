@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 import blake3
 import msgspec
 
+from qig_core.checkpoints.retention import Keep
 from qig_core.errors import ConfigError
 from qig_core.safety.profile import is_path
 
@@ -153,6 +154,28 @@ class CadenceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Which checkpoints stay, and how they are written; cadence.checkpoint_every says how often."""
+
+    newest: int = 5
+    """So many of the newest are kept, with the best, pinned, emergency and resumed-from ones."""
+    best: int = 3
+    """So many of those with the lowest loss_heldout."""
+    on_best: bool = False
+    """Save also whenever loss_heldout is lower than at every checkpoint before."""
+    asynchronous: bool = True
+    """Write interval checkpoints beside the training, from a copy in memory."""
+    sha256: bool = False
+    """Digest by SHA-256 as well as by blake3."""
+
+    def __post_init__(self) -> None:
+        self.keep()
+
+    def keep(self) -> Keep:
+        return Keep(newest=self.newest, best=self.best)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SafetyConfig:
     profile: str = "default"
     """default, off, or the path of a TOML file."""
@@ -176,6 +199,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
 
     def __post_init__(self) -> None:
@@ -205,6 +229,11 @@ CHANGEABLE = frozenset(
         "cadence.measure_every",
         "cadence.heldout_every",
         "cadence.checkpoint_every",
+        "checkpoints.newest",
+        "checkpoints.best",
+        "checkpoints.on_best",
+        "checkpoints.asynchronous",
+        "checkpoints.sha256",
     }
 )
 """What a resume may change; anything else would make it another run, which is what a fork is for."""

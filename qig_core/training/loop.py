@@ -173,14 +173,21 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
     """Train to the configured step; the monitor that comes back knows how it ended. The run is then closed."""
     writer, trainer, config = started.writer, started.trainer, started.trainer.config
     restored = started.restored
-    cadence = config.cadence
+    cadence, checkpoints = config.cadence, config.checkpoints
     process = psutil.Process()
     process.cpu_percent()
     gpu = GpuMeter()
     with IntegratedMonitor(
         writer,
         profile=trainer.profile,
-        save=saver(trainer.state, data_position=trainer.data_position),
+        save=saver(
+            trainer.state,
+            data_position=trainer.data_position,
+            keep=checkpoints.keep(),
+            asynchronous=checkpoints.asynchronous,
+            on_best=checkpoints.on_best,
+            sha256=checkpoints.sha256,
+        ),
         restore=restorer(trainer.load, scale_lr=trainer.scale_lr),
         alerts=started.alerts,
         log_every=cadence.log_every,

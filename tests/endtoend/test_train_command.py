@@ -298,7 +298,9 @@ def test_a_resume_with_nothing_left_to_do_says_so_and_touches_nothing(finished: 
 
 
 def test_a_checkpoint_says_where_in_the_data_and_under_which_config_it_was_made(finished: Path) -> None:
-    (shown,) = (json.loads(line) for line in core("checkpoints", "show", finished, "latest").stdout.splitlines())
+    (shown,) = (
+        json.loads(line) for line in core("checkpoints", "show", finished, "latest", "--json").stdout.splitlines()
+    )
     manifest = shown["manifest"]
     assert manifest["data_position"] == {"step": 120, "seed": 0, "batch_size": 4, "context": 32}
     assert len(manifest["config_digest"]) == 64

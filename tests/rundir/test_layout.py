@@ -195,6 +195,13 @@ def test_runs_are_listed_by_their_manifest(tmp_path: Path) -> None:
     assert list(list_runs(tmp_path / "file")) == []
 
 
+def test_a_hidden_name_is_no_run(tmp_path: Path) -> None:
+    make(tmp_path, ".del-a", name="mine", created_t=9.0)
+    make(tmp_path, "a", name="mine")
+    assert [run.id for run in list_runs(tmp_path)] == ["a"]
+    assert resolve_run("latest", tmp_path).id == resolve_run("mine", tmp_path).id == "a"
+
+
 def test_the_root_comes_from_the_environment_or_is_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QIG_RUNS", "/some/where")
     assert default_root() == Path("/some/where")

@@ -206,7 +206,7 @@ from qig_core.checkpoints.saving import saver
 
 state = {"model": {"w": torch.ones(24, 1 << 20)}}
 signal.signal(signal.SIGTERM, lambda *_: print("heard in", monitor.writer.heartbeat.doing, flush=True))
-settings = {"save": saver(lambda: state), "checkpoint_every": 500}
+settings = {"save": saver(lambda: state, asynchronous=False), "checkpoint_every": 500}
 """
 
 
@@ -225,6 +225,24 @@ def test_sigterm_in_a_save_lets_it_finish_and_stops_at_the_next_boundary(loop: C
         assert one.emergency().checkpoint == newest.name
     finally:
         shutil.rmtree(one.run.path, ignore_errors=True)  # two hundred megabytes
+
+
+def test_sigterm_beside_a_save_lets_it_finish_before_the_emergency_save(loop: Callable[..., Loop]) -> None:
+    one = loop("pass", BIG_STATE.replace("asynchronous=False", "asynchronous=True"))
+    try:
+        until(lambda: list(one.run.checkpoints.glob(f"{BEING_WRITTEN}*/*")))
+        one.kill()
+        code, out, err = one.end()
+        assert (code, out) == (143, "heard in step\n"), err
+        newest, before = list_checkpoints(one.run)
+        assert [each.manifest and each.manifest.reason for each in (before, newest)] == ["interval", "emergency"]
+        assert [str(verify(one.run, each.name).status) for each in (before, newest)] == ["COMPLETE"] * 2
+        told = [
+            e.data["name"] for e in read_all(one.run.events, Event) if isinstance(e, Event) and e.kind == "checkpoint"
+        ]
+        assert told == [before.name, newest.name]
+    finally:
+        shutil.rmtree(one.run.path, ignore_errors=True)
 
 
 def test_an_abort_whose_checkpoint_finds_the_disk_full_stops_all_the_same_and_says_so_with_77(

@@ -41,14 +41,19 @@ FORGIVING = Profile(
 class Loop:
     """A small model in a loop that draws random numbers: what it computes depends on everything that is restored."""
 
-    def __init__(self, folder: Path, *, total: int = 40, profile: Profile = DEFAULT, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, total: int = 40, profile: Profile = DEFAULT, **given: Any) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.2), nn.Linear(16, 1))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-2)
         self.before_check: dict[int, Callable[[], float | None]] = {}
         """At a step, once: called before its check; a number takes the place of the loss."""
         self.losses: list[tuple[int, float]] = []
-        settings = {"restore": restorer(self.load), "checkpoint_every": EVERY, "save": saver(self.state)} | settings
+        settings: dict[str, Any] = {
+            "restore": restorer(self.load),
+            "checkpoint_every": EVERY,
+            "save": saver(self.state, asynchronous=False),
+        }
+        settings |= given
         self.monitor = IntegratedMonitor.open(folder, total_steps=total, profile=profile, **settings)
         self.run = self.monitor.writer.run
 

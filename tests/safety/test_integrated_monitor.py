@@ -408,7 +408,11 @@ def test_a_checkpoint_by_mailbox_is_made_at_the_boundary(tmp_path: Path, saves: 
         ("checkpoint", {}, "this loop gave no save function"),
         ("soft_reset", {}, "this loop gave no restore function"),
         ("restore", {"checkpoint": "step-00000001-abcdef"}, "this loop gave no restore function"),
-        ("prune", {}, "not supported by this trainer yet"),
+        (
+            "prune",
+            {},
+            "this loop's save function looks after no checkpoints; qig_core.checkpoints.saving.saver makes one",
+        ),
         ("resume", {}, "the run is not paused"),
         ("set_log_every", {"value": 0}, "whole number"),
         ("set_log_every", {"value": "3"}, "whole number"),

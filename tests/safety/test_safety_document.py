@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qig_core.rundir.schema import ANSWERED
+from qig_core.rundir.schema import VERBS
 from qig_core.safety import profile
 from qig_core.safety.alerts import AlertSettings
 from qig_core.safety.announcing import LAST_ALERTS_S
@@ -55,7 +55,7 @@ def test_the_profile_in_the_readme_can_be_read() -> None:
 
 def test_every_condition_verb_and_setting_stands_in_the_documents() -> None:
     assert [limit.id for limit in DEFAULT.limits if f"`{limit.id}`" not in README] == []
-    assert [verb for verb in ANSWERED if not re.search(rf"\b{verb}\b", DOCUMENT)] == []
+    assert [verb for verb in VERBS if not re.search(rf"\b{verb}\b", DOCUMENT)] == []
     assert [name for name in PROFILES if f"`{name}`" not in DOCUMENT] == []
     assert [each.name for each in dataclasses.fields(AlertSettings) if f"| {each.name} |" not in DOCUMENT] == []
     assert f"at most {LAST_ALERTS_S:g} s" in DOCUMENT.replace("\n", " ")

@@ -167,7 +167,8 @@ def load_state(state):
     optimizer.load_state_dict(state["optimizer"])
     torch.rand(7)  # loading may draw: it must not matter
 
-save = saver(lambda: {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+state = lambda: {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+save = saver(state, asynchronous=False)  # a kill would race with a save in the background
 with IntegratedMonitor.open(
     root, name="mine", save=save, checkpoint_every=10, profile="off", restore=restorer(load_state), resume=resume
 ) as monitor:
