@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from qig_core.arguments import find_run_at
 from qig_core.checkpoints.catalog import Found, resolve
 from qig_core.checkpoints.comparison import STATE_PATHS, WEIGHTS, compare
@@ -13,7 +15,7 @@ from qig_core.checkpoints.export import export
 from qig_core.checkpoints.stored import SUFFIX, TORCH_SUFFIXES, Opened, open_checkpoint, open_file
 from qig_core.errors import UsageError
 from qig_core.rundir.layout import RunDir
-from qig_core.terminal import print_facts, print_json, print_table, progress_bar, size_text, tell
+from qig_core.terminal import print_facts, print_json, print_table, progress_bar, tell
 
 Row = dict[str, Any]
 
@@ -50,7 +52,7 @@ def run_export(
     if json:
         return
     exported = result["exported"]
-    size = size_text(exported["size"])
+    size = decimal(exported["size"])
     tell(f"{exported['tensors']} tensors of {result['source']['checkpoint']} are in {out!r} ({size})")
     if exported["complex"]:
         tell(f"{len(exported['complex'])} of them are complex: their last axis is (real, imaginary)")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich.filesize import decimal
 
 from qig_core.asking import ask
 from qig_core.checkpoints.catalog import Found, resolve
@@ -20,7 +21,7 @@ from qig_core.rundir.lock import RunLock, lock_holder
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.records import RecordFile
 from qig_core.rundir.schema import Event
-from qig_core.terminal import command, print_json, print_table, progress_bar, size_text, tell
+from qig_core.terminal import command, print_json, print_table, progress_bar, tell
 
 Record = Callable[..., int]
 """Called with the kind of an event and its data."""
@@ -94,7 +95,7 @@ def prune(run: RunDir, over: Mapping[str, Any], *, dry_run: bool, yes: bool, wai
         if json:
             print_json({"result": _result(found, keep, dry_run=dry_run, names=[])})
         return ExitCode.OK
-    if asking and not typer.confirm(f"Delete {_many(len(found.dropped))} ({size_text(found.freed)})?", err=True):
+    if asking and not typer.confirm(f"Delete {_many(len(found.dropped))} ({decimal(found.freed)})?", err=True):
         tell("nothing was deleted")
         return ExitCode.FOUND_BAD
     if live:
@@ -106,7 +107,7 @@ def prune(run: RunDir, over: Mapping[str, Any], *, dry_run: bool, yes: bool, wai
     if json:
         print_json({"result": _result(found, keep, dry_run=False, names=list(gone.names))})
     else:
-        tell(f"{_many(len(gone.names))} deleted, {size_text(gone.size)} freed, {gone.kept} kept")
+        tell(f"{_many(len(gone.names))} deleted, {decimal(gone.size)} freed, {gone.kept} kept")
     return ExitCode.OK
 
 
@@ -150,7 +151,7 @@ def _plan(run: RunDir, keep: Keep, json: bool) -> Plan:
 
 def _show_plan(found: Plan, live: bool) -> None:
     rows = [
-        (one.name, one.step, size_text(one.size), "keep" if one.kept else "delete", ", ".join(one.reasons))
+        (one.name, one.step, decimal(one.size), "keep" if one.kept else "delete", ", ".join(one.reasons))
         for one in found.decisions
     ]
     if not rows:
@@ -184,7 +185,7 @@ def facts_of(found: Found) -> list[tuple[str, str]]:
         ("published", when),
         ("reason", manifest.reason),
         ("tags", " ".join(found.tags) or "–"),
-        ("size", size_text(found.size)),
+        ("size", decimal(found.size)),
         ("training", "–" if manifest.training_s is None else f"{manifest.training_s:.1f} s"),
         ("parent", manifest.parent or "the birth of the run"),
         ("fingerprint", manifest.fingerprint),
@@ -194,7 +195,7 @@ def facts_of(found: Found) -> list[tuple[str, str]]:
     ]
     if manifest.git is not None:
         rows.append(("git", manifest.git.revision + (" (with changes)" if manifest.git.dirty else "")))
-    rows += [("file", f"{file.path}  {size_text(file.size)}") for file in manifest.files]
+    rows += [("file", f"{file.path}  {decimal(file.size)}") for file in manifest.files]
     for metric, value in sorted(manifest.metrics.items()):
         shown = manifest.nonfinite.get(metric, "not measured") if value is None else f"{value:.6g}"
         rows.append((metric, shown))

@@ -28,7 +28,7 @@ from qig_core.recovery_report import (
     show_happened,
     show_next,
 )
-from qig_core.resuming import obstacle, resume_argv, run_in_foreground
+from qig_core.resuming import resume_argv, run_in_foreground
 from qig_core.rundir.aftermath import read_aftermath
 from qig_core.rundir.host import process_is
 from qig_core.rundir.layout import RunDir
@@ -36,6 +36,7 @@ from qig_core.rundir.liveness import Word, has_beaten
 from qig_core.rundir.lock import RunLock, lock_holder
 from qig_core.rundir.printable import printable
 from qig_core.rundir.reader import read_document, read_manifest
+from qig_core.rundir.relaunch import obstacle
 from qig_core.rundir.schema import Heartbeat, Manifest
 from qig_core.rundir.summary import summarise
 from qig_core.rundir.values import is_run_id

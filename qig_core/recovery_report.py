@@ -3,18 +3,18 @@
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import msgspec
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 
+from qig_core.checkpoints.verification import Progress
 from qig_core.rundir.aftermath import Damage
 from qig_core.rundir.printable import printable
 from qig_core.rundir.schema import Event, SessionRecord
-from qig_core.terminal import err, out, print_facts, print_json, print_table
+from qig_core.terminal import err, out, print_facts, print_json, print_table, progress_bar
 
 Outcome = Literal["live", "finished", "goes-on", "nothing-left", "from-birth", "fork-again", "lost"]
 """goes-on: from a sound checkpoint. nothing-left: that one is at the run's last step. from-birth: there is none, it
@@ -132,33 +132,25 @@ class Bar:
     def __init__(self, *, json: bool) -> None:
         self._json = json
         self._number, self._of, self._last, self._said = 0, 0, -1, 0
-        self._bar: RichProgress | None = None
-        if err.is_terminal and not json:
-            text = TextColumn("verifying checkpoint {task.fields[number]}")
-            self._bar = RichProgress(
-                text, BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=err, transient=True
-            )
-            self._task = self._bar.add_task("", total=None, number=1)
+        self._stack = ExitStack()
+        self._show: Progress = lambda done, total: None
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
+        self._show = self._stack.enter_context(progress_bar("verifying", shown=not self._json))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._stack.close()
 
     def __call__(self, done: int, total: int) -> None:
         """So many bytes of the checkpoint that is being read; where they do not grow, it is the next one."""
         if done <= self._last or total != self._of:
             self._number, self._said = self._number + 1, -_PROGRESS_BYTES
         self._last, self._of = done, total
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, number=self._number)
-        elif self._json and (done - self._said >= _PROGRESS_BYTES or done >= total):
+        self._show(done, total)
+        if self._json and (done - self._said >= _PROGRESS_BYTES or done >= total):
             self._said = done
             print_json({"progress": {"number": self._number, "done": done, "total": total}})
 

@@ -1,52 +1,21 @@
-"""A dead run of `qig-core train` resumed by a child process in the foreground: whether that is safe, and how.
+"""A dead run of `qig-core train` resumed by a child process in the foreground.
 
 Nothing that a file says is ever executed: the argv list consists of this interpreter, literals and one path.
 """
 
-import os
-import shlex
 import signal
-import stat
 import subprocess
 import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from qig_core.rundir.host import host_name
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.schema import Manifest
 
 
 def resume_argv(run: RunDir, checkpoint: str | None) -> list[str]:
     """The command; without a checkpoint the run begins again at step 0."""
     where = str(run.path.absolute()) + (f"@{checkpoint}" if checkpoint else "")
     return [sys.executable, "-m", "qig_core.cli", "train", "--resume", where]
-
-
-def obstacle(run: RunDir, manifest: Manifest, checkpoint: str | None = None) -> str:
-    """The first precondition that does not hold, as a sentence; empty where all do.
-
-    The run is of this host; its directory, run.json and the checkpoint are this user's, no links, and nobody else may
-    write them.
-    """
-    session = manifest.sessions[-1] if manifest.sessions else None
-    if session is not None and session.host != host_name():
-        return f"the run is on {session.host!r}; resume it there"
-    paths = [run.path, run.manifest]
-    if checkpoint is not None:
-        paths += [run.checkpoint(checkpoint), run.checkpoint_manifest(checkpoint)]
-    for path in paths:
-        try:
-            found = os.lstat(path)
-        except OSError as error:
-            return f"{str(path)!r} cannot be read: {error.strerror}"
-        if stat.S_ISLNK(found.st_mode):
-            return f"{str(path)!r} is a link"
-        if found.st_uid != os.getuid():
-            return f"{str(path)!r} belongs to another user"
-        if found.st_mode & 0o022:
-            return f"{str(path)!r} can be written by others; run: chmod go-w {shlex.quote(str(path))}"
-    return ""
 
 
 def run_in_foreground(argv: Sequence[str], *, stdout_is_taken: bool = False) -> int:

@@ -101,16 +101,6 @@ def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[[int, i
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def size_text(size_bytes: float) -> str:
-    """Bytes for people: 12 B, 3.4 kB, 600.0 MB."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000.0:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000.0
-    return f"{size:.1f} TB"
-
-
 def command(*words: str | Path) -> str:
     """A command as it can be typed; a path below the working directory by its short name."""
     return shlex.join([_short(word) if isinstance(word, Path) else word for word in words])

@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import lock_holder
 from qig_core.rundir.mailbox import read_ack, send, withdraw
 from qig_core.rundir.reader import read_manifest
+from qig_core.rundir.relaunch import obstacle
 from qig_core.rundir.schema import Command, Event, Manifest, Stage
 from qig_tui.text import number, safe
 
@@ -223,8 +223,6 @@ def relaunch(run: RunDir, manifest: Manifest, checkpoint: str) -> Relaunch:
 
 def _obstacle(run: RunDir, manifest: Manifest, checkpoint: str) -> str | None:
     session = manifest.sessions[-1] if manifest.sessions else None
-    if session is not None and session.host != host_name():
-        return f"the run is on {safe(session.host, 60)}; start it there"
     alive = session and process_is(session.pid, session.start_ticks, session.host, session.boot_id)
     if manifest.state != "exited" and alive:
         return f"process {session.pid if session else '?'} still runs; stop it first"
@@ -232,21 +230,10 @@ def _obstacle(run: RunDir, manifest: Manifest, checkpoint: str) -> str | None:
     if holder is not None:
         return f"process {holder} holds the run's lock; stop it first"
     try:
-        paths = [run.path, run.manifest, run.checkpoint(checkpoint), run.checkpoint_manifest(checkpoint)]
+        why = obstacle(run, manifest, checkpoint)
     except UsageError as error:
-        return str(error)
-    for path in paths:
-        try:
-            found = os.lstat(path)
-        except OSError as error:
-            return f"{safe(path)} cannot be read: {error.strerror}"
-        if stat.S_ISLNK(found.st_mode):
-            return f"{safe(path)} is a link"
-        if found.st_uid != os.getuid():
-            return f"{safe(path)} belongs to another user"
-        if found.st_mode & 0o022:
-            return f"{safe(path)} can be written by others; run: chmod go-w {safe(shlex.quote(str(path)))}"
-    return None
+        why = str(error)
+    return safe(why) or None
 
 
 def start(run: RunDir, plan: Relaunch) -> "subprocess.Popen[bytes]":

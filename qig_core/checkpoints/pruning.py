@@ -65,11 +65,12 @@ def planning(
         CheckpointError: as `plan_prune`; or none of them verifies, and then nothing may go.
     """
     shelf = list_checkpoints(run)
+    ids = _ids(run, _manifest(run))
+    # One of another run is no reason to trust in what this one has.
+    ours = [one for one in shelf if one.status == "COMPLETE" and one.manifest and one.manifest.run in ids]
     bad: set[str] = set()
     verified: str | None = None
-    for found in shelf:
-        if found.status != "COMPLETE":
-            continue
+    for found in ours:
         steps = verifying(found)
         while True:
             try:
@@ -81,7 +82,7 @@ def planning(
             verified = found.name
             break
         bad.add(found.name)
-    if verified is None and any(found.status == "COMPLETE" for found in shelf):
+    if verified is None and ours:
         raise CheckpointError(
             f"nothing is pruned in {str(run.checkpoints)!r}: of {len(shelf)} checkpoints none verifies"
         )
@@ -120,11 +121,16 @@ def _plan(
             for found in shelf
         ],
         keep,
-        runs={run.id, *((manifest.id,) if manifest else ())},
+        runs=_ids(run, manifest),
         resumed_from=sessions | read_branches(run).restored,
         verified=verified,
         in_use=in_use,
     )
+
+
+def _ids(run: RunDir, manifest: Manifest | None) -> set[str]:
+    """What its checkpoints may call the run: its directory may have been renamed."""
+    return {run.id, manifest.id} if manifest else {run.id}
 
 
 def _manifest(run: RunDir) -> Manifest | None:

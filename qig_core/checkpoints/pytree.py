@@ -274,7 +274,8 @@ def _bytes_of_tensor(tensor: torch.Tensor) -> memoryview:
     tensor = tensor.resolve_conj().resolve_neg().cpu().contiguous()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+    # One element counts as contiguous whatever its stride, and a stride of 1 is what `view` asks for.
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
 def _bytes_of_array(array: NDArray[Any]) -> memoryview:

@@ -98,8 +98,9 @@ class Saver:
                 future.set_exception(error)
 
         # No daemon: an interpreter that ends waits for it.
-        self._thread = threading.Thread(target=work, name="qig-save")
-        self._thread.start()
+        thread = threading.Thread(target=work, name="qig-save")
+        thread.start()
+        self._thread = thread
         return future
 
     def rule(self) -> dict[str, Any]:

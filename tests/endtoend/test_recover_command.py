@@ -408,7 +408,7 @@ def test_a_run_of_another_host_is_told_of_and_not_resumed_here(killed: RunDir) -
     assert "SILENT no beat, on elsewhere" in done.stdout
     refused = core("recover", killed.path, "--resume")
     assert refused.returncode == 1
-    assert "the run is on 'elsewhere'; resume it there" in refused.stderr
+    assert "the run is on 'elsewhere'; start it there" in refused.stderr
 
 
 def on_a_terminal(answer: str, *words: str | Path, when_asked: Callable[[], object] = lambda: None) -> tuple[int, str]:
