@@ -10,6 +10,7 @@ other: `qig-core checkpoints`, `ctl` and the dashboard work on it, Ctrl-C stops 
 """
 
 from collections.abc import Iterator, Mapping
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,11 +91,15 @@ class Checkpointer:
 
         A checkpoint of step n is made before its body runs: it holds n steps. The last is made at the end.
         """
-        for step in self.monitor.steps():
+        total = self.monitor.writer.manifest.total_steps
+        for step in self.monitor.steps(last=True):
             self._saver.step_begins()
             noted, self._noted = self._noted, {}
             if self.monitor.check(step, noted):
-                yield step
+                if step == total:
+                    self.monitor.finish(step)
+                else:
+                    yield step
 
     def _take(self) -> Mapping[str, Any]:
         return {key: _kind(key, value)[0](value) for key, value in self._state.items()}
@@ -121,7 +126,8 @@ def _kind(key: str, value: Any) -> tuple[Any, Any]:
     if isinstance(value, dict):
         return dict, _refill
     if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
-        return type(value).state_dict, type(value).load_state_dict
+        # Not by its class: wrappers hand these on.
+        return methodcaller("state_dict"), lambda thing, saved: thing.load_state_dict(saved)
     raise UsageError(
         f"{key}={type(value).__qualname__}: only what has state_dict and load_state_dict, a torch.Generator or a dict "
         "can be saved"

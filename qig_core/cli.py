@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from qig_core import checkpoint_commands
-from qig_core.arguments import Json, Run, Runs, find_run, find_run_at
+from qig_core.commands import checkpoints
+from qig_core.commands.arguments import Json, Run, Runs, find_run, find_run_at
 from qig_core.errors import ExitCode, MissingExtra, QigError, Refused, RunFormatError, UsageError
 from qig_core.rundir.layout import RunDir, default_root, list_runs, split_selector
 from qig_core.rundir.printable import printable
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(checkpoint_commands.app, name="checkpoints")
+app.add_typer(checkpoints.app, name="checkpoints")
 alerts_app = typer.Typer(help="Who is told of a warning, a critical condition, the end.", no_args_is_help=True)
 app.add_typer(alerts_app, name="alerts")
 
@@ -60,14 +60,14 @@ def train(
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="What a new run starts from: default or tiny.  [default: default]")
+        str | None, typer.Option(help="What a new run starts from: default or tiny.  (default: default)")
     ] = None,
     runs: Runs = None,
     name: Annotated[str, typer.Option(help="A name to show beside the run's id.")] = "",
-    run_id: Annotated[str, typer.Option("--id", help="The new run's id.  [default: time and chance]")] = "",
+    run_id: Annotated[str, typer.Option("--id", help="The new run's id.  (default: time and chance)")] = "",
     steps: Annotated[int | None, typer.Option(help="The total number of steps, over all sessions.")] = None,
     corpus: Annotated[
-        list[Path] | None, typer.Option(help="Text files and folders.  [default: Python's language reference]")
+        list[Path] | None, typer.Option(help="Text files and folders.  (default: Python's language reference)")
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN[@STEP|@CHECKPOINT]", help="Go on with a run that has ended or died.")
@@ -140,7 +140,7 @@ def recover(
 
     Damaged checkpoints are set aside. Exit 1: no sound checkpoint; 73: the trainer lives; else that of what went on.
     """
-    from qig_core.recovering import run_recover
+    from qig_core.commands.recovering import run_recover
 
     raise typer.Exit(run_recover(find_run(run, runs), resume=resume, yes=yes, json=json))
 
@@ -169,7 +169,7 @@ def config(preset: Annotated[str, typer.Option(help="default or tiny.")] = "defa
 @alerts_app.command(name="test")
 def alerts_test(
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file with a table for alerts.  [default: your own settings]")
+        Path | None, typer.Option(help="A TOML file with a table for alerts.  (default: your own settings)")
     ] = None,
 ) -> None:
     """Deliver an alert now, with everything that a run would need for it; exit 0 if that worked."""
@@ -198,19 +198,19 @@ def measure(
         ),
     ],
     corpus: Annotated[
-        list[Path] | None, typer.Option(help="Text files and folders.  [default: the run's own, or Python's]")
+        list[Path] | None, typer.Option(help="Text files and folders.  (default: the run's own, or Python's)")
     ] = None,
     block: Annotated[
-        str | None, typer.Option(help="Of MODEL.py: the module that is measured.  [default: auto]")
+        str | None, typer.Option(help="Of MODEL.py: the module that is measured.  (default: auto)")
     ] = None,
     parts: Annotated[
-        int | None, typer.Option(help="Of MODEL.py: groups of units that are cut, 2 to 12.  [default: 8]")
+        int | None, typer.Option(help="Of MODEL.py: groups of units that are cut, 2 to 12.  (default: 8)")
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(help="Of MODEL.py: coordinates of each part, perturbed and read.  [default: 4]")
+        int | None, typer.Option(help="Of MODEL.py: coordinates of each part, perturbed and read.  (default: 4)")
     ] = None,
     length: Annotated[
-        int | None, typer.Option(help="Of MODEL.py: bytes in each of the eight sequences of text.  [default: 64]")
+        int | None, typer.Option(help="Of MODEL.py: bytes in each of the eight sequences of text.  (default: 64)")
     ] = None,
     packet: Annotated[
         Path | None, typer.Option(metavar="FILE.json|FILE.npz", help="Write the basin down for another run to read.")
@@ -232,7 +232,7 @@ def measure(
     if where is not None and settings:
         raise UsageError(f"--{next(iter(settings))} is for MODEL.py:FACTORY; a checkpoint is measured as its run was")
     _need("torch", "train")
-    from qig_core.measuring import run_measure
+    from qig_core.commands.measuring import run_measure
     from qig_core.training.frozen import of_checkpoint, of_factory
 
     if where is None:
@@ -337,7 +337,7 @@ def ctl(
     json: Json = False,
 ) -> None:
     """Ask the live trainer of a run for something and show the stages; exit 0 only when it is done."""
-    from qig_core.asking import args_of, ask
+    from qig_core.commands.asking import args_of, ask
 
     where = find_run(run, runs)
     done = ask(where, verb, args_of(verb, values or [], where), wait_s=wait, json=json)
@@ -355,7 +355,7 @@ def doctor(
 
     Exit 1 if anything is bad; what is only a warning is not.
     """
-    from qig_core.doctor import examine, find
+    from qig_core.commands.doctor import examine, find
 
     result: dict[str, Any] = {}
     for report in examine(find(run, runs or default_root()), verify=verify):
@@ -387,8 +387,8 @@ def remove(
 
     A removal that was interrupted is finished by the same command.
     """
-    from qig_core.removal import look_at_all
-    from qig_core.removal import remove as delete
+    from qig_core.commands.removal import look_at_all
+    from qig_core.commands.removal import remove as delete
 
     doomed = look_at_all(run, runs or default_root())
     for one in doomed:
@@ -412,7 +412,7 @@ def demo(
     runs: Runs = None,
 ) -> None:
     """Train in the background with the dashboard in front; without a terminal, train a little and print a snapshot."""
-    from qig_core.demo import run_demo
+    from qig_core.commands.demo import run_demo
 
     _need("torch", "train")
     raise typer.Exit(run_demo(runs or default_root(), steps))

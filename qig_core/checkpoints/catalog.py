@@ -17,7 +17,7 @@ from qig_core.checkpoints.ranking import DEFAULT_SCORE, best, last_good, latest
 from qig_core.errors import CheckpointError, RunFormatError, UsageError
 from qig_core.rundir.atomic import encode_document
 from qig_core.rundir.layout import CHECKPOINT_MANIFEST, RunDir
-from qig_core.rundir.reader import open_regular, read_all
+from qig_core.rundir.reader import open_regular, read_all, read_manifest
 from qig_core.rundir.schema import CheckpointManifest, Event
 
 Status = Literal["COMPLETE", "TORN", "HASH-MISMATCH", "UNREADABLE", "NEWER"]
@@ -206,13 +206,24 @@ def read_branches(run: RunDir, published: Mapping[str, float] | None = None) -> 
         raise CheckpointError(str(error)) from error
 
 
-def resolve(run: RunDir, text: str, *, score: str = DEFAULT_SCORE, lower_is_better: bool = True) -> Found:
+def declared_score(run: RunDir) -> tuple[str, bool]:
+    """The metric that checkpoints are ranked by, and whether lower is better: what run.json says, or the default."""
+    try:
+        keep = read_manifest(run).keep
+    except RunFormatError:
+        keep = {}
+    score, lower = keep.get("score"), keep.get("lower_is_better")
+    return (score, lower is not False) if isinstance(score, str) else (DEFAULT_SCORE, True)
+
+
+def resolve(run: RunDir, text: str, *, score: str | None = None, lower_is_better: bool = True) -> Found:
     """CHECKPOINT as a person gives it.
 
     Args:
-        text: a name; `latest`, `best` or `last-good`; a step (its newest-published); or the beginning of just one
-            name. All but a name and its beginning choose among those that a cheap look finds complete, `last-good`
-            among the `candidates`.
+        score: of `best`; None for the `declared_score`.
+        text: a name; `latest`, `best` or `last-good`; a step (its newest-published); a tag that just one has; or the
+            beginning of just one name. By the words and by a step one is chosen among those that a cheap look finds
+            complete, by `last-good` among the `candidates`.
 
     Raises:
         CheckpointError: none, or more than one; the message lists what there is.
@@ -222,6 +233,8 @@ def resolve(run: RunDir, text: str, *, score: str = DEFAULT_SCORE, lower_is_bett
         return exact
     found = list_checkpoints(run)
     complete = {one.name: one for one in found if one.status == "COMPLETE"}
+    if score is None:
+        score, lower_is_better = declared_score(run)
     manifests = [one.manifest for one in complete.values() if one.manifest]
     if text in ("latest", "best", "last-good"):
         chosen = (
@@ -244,11 +257,13 @@ def resolve(run: RunDir, text: str, *, score: str = DEFAULT_SCORE, lower_is_bett
         if of_step is not None:
             return complete[of_step.name]
         raise CheckpointError(f"no complete checkpoint of step {text} in {str(run.checkpoints)!r}{_listing(found)}")
-    matches = [one for one in found if text and one.name.startswith(text)]
+    tagged = [one for one in found if text in one.tags]
+    matches = tagged or [one for one in found if text and one.name.startswith(text)]
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise CheckpointError(f"{text!r} begins {len(matches)} checkpoint names{_listing(matches)}")
+        how = f"{len(matches)} checkpoints have the tag {text!r}" if tagged else f"{text!r} begins {len(matches)} names"
+        raise CheckpointError(f"{how}{_listing(matches)}")
     raise CheckpointError(f"no checkpoint {text!r} in {str(run.checkpoints)!r}{_listing(found)}")
 
 

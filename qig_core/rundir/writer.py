@@ -224,7 +224,9 @@ class RunWriter:
             raise UsageError(f"run id {manifest.id[:100]!r}: letters, digits, '.', '_', '-' (not first), at most 100")
         run = RunDir(root / manifest.id)
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            if not root.is_dir():
+                root.mkdir(parents=True, exist_ok=True)
+                fsync_directory(root.absolute().parent)
             run.path.mkdir()
             for folder in (run.checkpoints, run.emergencies, run.artifacts):
                 folder.mkdir()

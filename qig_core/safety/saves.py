@@ -173,7 +173,9 @@ class Saves:
         self._reason = ""
         """Of that one."""
         self._best: float | None = None
-        """Score of the best checkpoint, as far as it was asked for; higher is better."""
+        """Score of the best checkpoint that is known of; higher is better."""
+        self._best_asked = False
+        """Whether those of earlier sessions are known of."""
         self.newest: CheckpointManifest | None = None
         self.error: Exception | None = None
         """What the last attempt failed of; None where it did not."""
@@ -249,8 +251,9 @@ class Saves:
         keeper = self.keeper
         if keeper is None or not keeper.on_best or (score := keeper.score(sample)) is None:
             return False
-        if self._best is None:
-            self._best = keeper.best_score(self._writer.run)
+        if not self._best_asked:
+            self._best_asked = True
+            self._scored(keeper.best_score(self._writer.run))
         return self._best is None or score > self._best
 
     def begin(self, step: int, reason: str) -> None:
@@ -265,8 +268,10 @@ class Saves:
         heartbeat = self._writer.heartbeat
         heartbeat.doing = "save"
         try:
-            self.on_its_way, self._reason = self.keeper.begin(self._request(step, reason)), reason
+            request = self._request(step, reason)
+            self.on_its_way, self._reason = self.keeper.begin(request), reason
             self._policy.saving()
+            self._scored(self.keeper.score(request.metrics))
         except Exception as error:
             self._failed(step, reason, error)
         finally:
@@ -291,6 +296,7 @@ class Saves:
         try:
             made, gone = coming.result()
         except Exception as error:
+            self._best, self._best_asked = None, False  # it may have been this one
             self._failed(step, self._reason, error)
             return
         self.error = None
@@ -320,9 +326,14 @@ class Saves:
             with suppress(OSError, ValueError):  # a terminal that is gone
                 print(f"qig: step {step}: no {reason} checkpoint: {printable(text)}", file=sys.stderr)
 
-    def _made(self, made: CheckpointManifest) -> None:
-        if self.keeper is not None and (score := self.keeper.score(made.metrics)) is not None:
+    def _scored(self, score: float | None) -> None:
+        """There is a checkpoint with this score, or will be."""
+        if score is not None:
             self._best = score if self._best is None else max(self._best, score)
+
+    def _made(self, made: CheckpointManifest) -> None:
+        if self.keeper is not None:
+            self._scored(self.keeper.score(made.metrics))
         alarming = any(state in ALARMS for state in made.conditions.values())
         self._policy.saved(made.name, sound=not made.nonfinite and not alarming)
 

@@ -17,12 +17,14 @@ from qig_core.checkpoints.store import publish
 from qig_core.checkpoints.upkeep import add_tag, quarantine, remove_tag
 from qig_core.checkpoints.verification import Verification
 from qig_core.errors import CheckpointError, UsageError
+from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.layout import RunDir
+from qig_core.rundir.schema import Manifest
 
 
 def put(run: RunDir, step: int, loss: float | None = None, **facts: Any) -> str:
     state = {"model": {"w": torch.full((3,), float(step))}, "step": step}
-    metrics = {} if loss is None else {"loss_heldout": loss}
+    metrics = facts.pop("metrics", {}) | ({} if loss is None else {"loss_heldout": loss})
     reason = facts.pop("reason", "interval")
     return publish(run, session="5e55", step=step, reason=reason, files=to_files(state), metrics=metrics, **facts).name
 
@@ -104,13 +106,13 @@ def test_a_person_names_a_checkpoint_in_many_ways(run: RunDir) -> None:
     sick = put(run, 300, float("nan"), reason="emergency")
     assert resolve(run, "latest").name == sick
     assert resolve(run, "best").name == best
-    assert resolve(run, "best", lower_is_better=False).name == first
+    assert resolve(run, "best", score="loss_heldout", lower_is_better=False).name == first
     assert resolve(run, "last-good").name == again
     assert resolve(run, "100").name == again
     assert resolve(run, first).name == first
     assert resolve(run, "step-000003").name == sick
     for text, why in [
-        ("step-00000100", "begins 2 checkpoint names"),
+        ("step-00000100", "begins 2 names"),
         ("400", "no complete checkpoint of step 400"),
         ("nothing", f"no checkpoint 'nothing'.*newest first: {sick}, {again}"),
         ("", "no checkpoint"),
@@ -120,6 +122,23 @@ def test_a_person_names_a_checkpoint_in_many_ways(run: RunDir) -> None:
             resolve(run, text)
     with pytest.raises(CheckpointError, match="finite 'phi'"):
         resolve(run, "best", score="phi")
+
+
+def test_the_best_is_by_the_score_that_the_run_declares(run: RunDir) -> None:
+    low, high = (put(run, step, 1.0, metrics={"accuracy": step / 300}) for step in (100, 200))
+    rule = {"newest": 1, "best": 1, "score": "accuracy", "lower_is_better": False}
+    write_document(run.manifest, encode_document(Manifest(id=run.id, keep=rule)))
+    assert resolve(run, "best").name == high
+    assert resolve(run, "best", score="accuracy", lower_is_better=True).name == low
+
+
+def test_a_tag_names_the_one_that_has_it(run: RunDir) -> None:
+    first, second = put(run, 100), put(run, 200)
+    add_tag(run, first, "good")
+    assert resolve(run, "good").name == first
+    add_tag(run, second, "good")
+    with pytest.raises(CheckpointError, match="2 checkpoints have the tag 'good'; there are, newest first"):
+        resolve(run, "good")
 
 
 def test_a_sentence_names_five_checkpoints_and_counts_the_rest(run: RunDir) -> None:

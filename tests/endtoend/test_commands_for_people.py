@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qig_core import demo
+from qig_core.commands import demo
 from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.checkpoints.store import publish
 from qig_core.rundir.atomic import encode_document, write_document

@@ -15,9 +15,9 @@ import pytest
 from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.checkpoints.store import publish
 from qig_core.checkpoints.upkeep import quarantine
-from qig_core.doctor import examine, find
+from qig_core.commands.doctor import examine, find
+from qig_core.commands.examination.disk import of_mount
 from qig_core.errors import RunNotFound
-from qig_core.examination.disk import of_mount
 from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.mailbox import send

@@ -458,6 +458,8 @@ def test_while_the_question_stands_nobody_holds_the_run(killed: RunDir) -> None:
 
 
 def test_recovering_never_loads_torch(killed: RunDir) -> None:
-    report = "import sys\nfrom qig_core.recovering import run_recover\nprint({'torch', 'scipy'} & set(sys.modules))"
+    report = (
+        "import sys\nfrom qig_core.commands.recovering import run_recover\nprint({'torch', 'scipy'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

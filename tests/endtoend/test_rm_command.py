@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from qig_core.checkpoints.store import publish
+from qig_core.commands.removal import look, look_at_all, remove
 from qig_core.errors import RecordWriteError, Refused, RunFormatError, RunLocked, RunNotFound
-from qig_core.removal import look, look_at_all, remove
 from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.layout import RunDir, list_runs
 from qig_core.rundir.lock import RunLock, lock_holder

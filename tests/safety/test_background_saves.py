@@ -1,4 +1,4 @@
-"""Saves in the background as a loop meets them: told later, never two, never lost, and nothing pruned that is needed."""
+"""Saves in the background as a loop meets them: told later, never two, never lost; nothing pruned that is needed."""
 
 import errno
 import os
@@ -25,12 +25,14 @@ from qig_core.rundir.reader import read_all, read_document
 from qig_core.rundir.schema import Ack, CheckpointManifest, Command, Event, Heartbeat
 from qig_core.safety.abort import Cause
 from qig_core.safety.integrated import IntegratedMonitor
-from qig_core.safety.profile import DEFAULT, NonFinite, Profile, SoftReset
+from qig_core.safety.profile import DEFAULT, NonFinite, Profile, SoftReset, Threshold
 from qig_core.safety.saves import SaveRequest
 
 NAN = float("nan")
 EVERY = 10
 THREAD = "qig-save"
+QUICK = Profile(name="quick", limits=(NonFinite(),), soft_reset=SoftReset(good_for=1))
+"""One that counts on its newest checkpoints only, for what a soft reset may need."""
 
 
 def until(holds: Callable[[], Any]) -> None:
@@ -53,7 +55,7 @@ class Disk:
     def fsync(self, fd: int) -> None:
         if threading.current_thread().name == THREAD:
             self.reached += 1
-            assert self.free.wait(30)
+            assert self.free.wait(15), "before the watchdog ends the process"
             if self.refusals:
                 self.refusals -= 1
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -355,14 +357,17 @@ def test_a_pin_waits_for_the_save_that_is_on_its_way(tmp_path: Path, disk: Disk)
 
 
 def test_after_each_save_the_rule_is_applied_and_what_went_is_told(tmp_path: Path) -> None:
-    loop = Loop(tmp_path, total=60, keep=Keep(newest=2, best=1, score="loss"))
+    loop = Loop(tmp_path, total=60, profile=QUICK, keep=Keep(newest=2, best=1, score="loss"))
     for step, loss in ((10, 0.5), (20, 0.1), (30, 0.3), (40, 0.4)):
         loop.at[step] = lambda loss=loss: {"loss": loss}  # type: ignore[misc]
+    for step in range(15, 60, 10):
+        loop.at[step] = lambda: until(lambda: not saving())
     assert loop.train() == 0
     assert set(loop.made()) == {20, 50, 60}
     pruned = loop.events("pruned")
     assert {each.data["how"] for each in pruned} == {"after a save"}
-    assert all(len(each.data["names"]) == 1 and each.data["kept"] == 3 and each.data["size"] > 0 for each in pruned)
+    assert [(len(each.data["names"]), each.data["kept"]) for each in pruned] == [(1, 2), (1, 3), (1, 3)]
+    assert all(each.data["size"] > 0 for each in pruned)
     names = {name: int(name.split("-")[1]) for each in pruned for name in each.data["names"]}
     assert sorted(names.values()) == [10, 30, 40]
     assert loop.monitor.writer.manifest.keep == {"newest": 2, "best": 1, "score": "loss", "lower_is_better": True}
@@ -432,11 +437,24 @@ def test_a_best_one_that_could_not_be_written_is_not_taken_for_one(tmp_path: Pat
 
 
 def test_nothing_is_saved_as_the_best_while_something_is_in_alarm(tmp_path: Path) -> None:
-    careful = Profile(name="careful", limits=(NonFinite(),), soft_reset=SoftReset())
+    limit = Threshold(id="drift", metric="drift", comparison="<=", value=1.0, severity="warning")
+    careful = Profile(name="careful", limits=(limit,))
     loop = Loop(tmp_path, profile=careful, total=20, checkpoint_every=1000, on_best=True, keep=Keep(score="loss"))
-    loop.at[10] = lambda: {"loss": 0.1, "kappa": NAN}
-    assert loop.train() == 75
-    assert loop.told() == [(1, "best"), (10, "emergency")]
+    loop.at[10] = lambda: {"loss": 0.1, "drift": 2.0}
+    loop.at[12] = lambda: {"loss": 0.5, "drift": 0.2}
+    assert loop.train() == 0
+    assert loop.told() == [(1, "best"), (12, "best"), (20, "end")]
+
+
+def test_the_best_of_earlier_sessions_count_whatever_was_saved_since(tmp_path: Path) -> None:
+    first = Loop(tmp_path, total=20, on_best=True, keep=Keep(score="loss"))
+    first.at[5] = lambda: {"loss": 0.1}
+    assert first.train() == 0
+    second = Loop(tmp_path, total=40, on_best=True, keep=Keep(score="loss"), resume=first.run.id)
+    second.at[35] = lambda: {"loss": 0.5}
+    second.at[38] = lambda: {"loss": 0.05}
+    assert second.train() == 0
+    assert second.told()[-3:] == [(30, "interval"), (38, "best"), (40, "end")]
 
 
 def doubled(item: int) -> int:
@@ -456,7 +474,7 @@ def test_a_worker_that_is_forked_beside_a_save_does_its_work(tmp_path: Path, dis
             # Newer Pythons warn of any fork beside any thread, and the heartbeat is one.
             warnings.simplefilter("ignore", DeprecationWarning)
             loader = DataLoader(
-                list(range(8)), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
+                list(range(8)), batch_size=None, num_workers=1, multiprocessing_context="fork", timeout=60
             )
             got.extend(int(item) for item in loader)
         disk.free.set()
@@ -471,7 +489,7 @@ def test_a_worker_that_is_forked_beside_a_save_does_its_work(tmp_path: Path, dis
 
 
 def test_commands_pin_tag_and_prune(tmp_path: Path) -> None:
-    loop = Loop(tmp_path, total=80, keep=Keep(newest=3, best=0))
+    loop = Loop(tmp_path, total=80, profile=QUICK, keep=Keep(newest=3, best=0))
     asked: dict[str, Command] = {}
 
     def ask(key: str, verb: str, step: int | None = None, **args: Any) -> None:
@@ -479,17 +497,16 @@ def test_commands_pin_tag_and_prune(tmp_path: Path) -> None:
         asked[key] = loop.ask(verb, **given, **args)
 
     def several() -> None:
+        until(lambda: not saving())
         ask("pin", "pin", 10)
         ask("tag", "tag", 20, tag="paper")
         ask("untag", "tag", 20, tag="paper", remove=True)
         ask("keep", "pin", 20)
         ask("unpin", "unpin", 20)
 
-    loop.at = {25: several, 65: lambda: ask("prune", "prune", newest=1)}
+    loop.at = {25: several, 62: lambda: until(lambda: not saving()), 65: lambda: ask("prune", "prune", newest=1)}
     assert loop.train() == 0
-    assert {key: loop.stages(command) for key, command in asked.items()} == dict.fromkeys(
-        asked, ["seen", "acting", "done"]
-    )
+    assert all(loop.stages(command) == ["seen", "acting", "done"] for command in asked.values())
     first = int(loop.answer(asked["pin"])["name"].split("-")[1])
     assert (first, loop.answer(asked["pin"])["tags"]) == (10, ["pinned"])
     answers = [loop.answer(asked[key])["tags"] for key in ("tag", "untag", "keep", "unpin")]

@@ -298,6 +298,18 @@ def test_interval_checkpoints_that_fail_are_alerts_told_once_on_the_terminal_and
     assert monitor.exit_code == 0
 
 
+def test_a_profile_can_have_a_failed_checkpoint_end_the_run(tmp_path: Path) -> None:
+    def refused_once(request: SaveRequest) -> CheckpointManifest:
+        return fake_save(request) if request.reason == "emergency" else broken_save(request)
+
+    strict = msgspec.structs.replace(OFF, name="strict", on_failed_save="stop")
+    with IntegratedMonitor.open(tmp_path, profile=strict, save=refused_once, checkpoint_every=2) as monitor:
+        went_on = [monitor.check(step, {"loss": 1.0}) for step in range(4)]
+    assert went_on == [True, True, True, False]
+    assert monitor.exit_code == 74
+    assert "no interval checkpoint: OSError: [Errno 28] No space left on device; checkpoint " in monitor.reason
+
+
 def test_a_failure_after_a_checkpoint_that_was_made_is_told_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import typer
 from rich.filesize import decimal
 
-from qig_core.asking import ask
 from qig_core.checkpoints.catalog import Found, resolve
 from qig_core.checkpoints.pruning import carry_out, planning, recorded_keep
 from qig_core.checkpoints.retention import PINNED, Keep, Plan
 from qig_core.checkpoints.upkeep import add_tag, remove_tag
 from qig_core.checkpoints.verification import verify
+from qig_core.commands.asking import ask
 from qig_core.errors import CheckpointError, ExitCode, UsageError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import RunLock, lock_holder

@@ -10,8 +10,8 @@ from rich.filesize import decimal
 from qig_core.checkpoints.catalog import Found, in_words, list_checkpoints, look
 from qig_core.checkpoints.commands import verify as verify_all
 from qig_core.checkpoints.store import SPACE_FACTOR
+from qig_core.commands.examination.finding import Finding, Known, State, Steps
 from qig_core.errors import CheckpointError, RunFormatError
-from qig_core.examination.finding import Finding, Known, State, Steps
 from qig_core.rundir.layout import BEING_DELETED, BEING_WRITTEN, QUARANTINE_NOTE, QUARANTINED
 from qig_core.rundir.mounts import Mount, mount_of
 from qig_core.rundir.reader import read_document

@@ -14,8 +14,7 @@ from qig_core.checkpoints.ranking import is_finite
 from qig_core.checkpoints.recovery import newest_verified
 from qig_core.checkpoints.upkeep import quarantine
 from qig_core.checkpoints.verification import Progress, Verification, verify
-from qig_core.errors import CheckpointError, ExitCode, Refused, RunFormatError, RunLocked, UsageError
-from qig_core.recovery_report import (
+from qig_core.commands.recovery_report import (
     Bar,
     Emergency,
     LeftAlone,
@@ -28,7 +27,8 @@ from qig_core.recovery_report import (
     show_happened,
     show_next,
 )
-from qig_core.resuming import resume_argv, run_in_foreground
+from qig_core.commands.resuming import resume_argv, run_in_foreground
+from qig_core.errors import CheckpointError, ExitCode, Refused, RunFormatError, RunLocked, UsageError
 from qig_core.rundir.aftermath import read_aftermath
 from qig_core.rundir.host import process_is
 from qig_core.rundir.layout import RunDir

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qig_core.checkpoints.catalog import in_words
-from qig_core.examination.finding import Finding, Known, State, Steps
+from qig_core.commands.examination.finding import Finding, Known, State, Steps
 from qig_core.rundir.layout import RunDir
 from qig_core.terminal import command
 

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from qig_core.commands.examination.access import permissions
+from qig_core.commands.examination.disk import checkpoints, file_system, leftovers
+from qig_core.commands.examination.finding import Finding, Known, Row, State, Steps
+from qig_core.commands.examination.records import records
+from qig_core.commands.examination.writer import document, heartbeat, lock, mailbox
 from qig_core.errors import QigError, RunFormatError, RunNotFound
-from qig_core.examination.access import permissions
-from qig_core.examination.disk import checkpoints, file_system, leftovers
-from qig_core.examination.finding import Finding, Known, Row, State, Steps
-from qig_core.examination.records import records
-from qig_core.examination.writer import document, heartbeat, lock, mailbox
 from qig_core.rundir.layout import RunDir, resolve_run
 from qig_core.rundir.lock import lock_holder
 from qig_core.rundir.reader import format_of, read_manifest

@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from qig_core.arguments import find_run_at
 from qig_core.checkpoints.catalog import Found, resolve
 from qig_core.checkpoints.comparison import STATE_PATHS, WEIGHTS, compare
 from qig_core.checkpoints.export import export
 from qig_core.checkpoints.stored import SUFFIX, TORCH_SUFFIXES, Opened, open_checkpoint, open_file
+from qig_core.commands.arguments import find_run_at
 from qig_core.errors import UsageError
 from qig_core.rundir.layout import RunDir
 from qig_core.terminal import print_facts, print_json, print_table, progress_bar, tell

@@ -1,17 +1,19 @@
 """qig-core checkpoints ...: parse, call, print. What a command needs is imported when it runs."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.filesize import decimal
 
-from qig_core.arguments import Checkpoint, Json, Run, RunAt, Runs, find_run, find_run_at
+from qig_core.commands.arguments import Checkpoint, Json, Run, RunAt, Runs, find_run, find_run_at
 from qig_core.errors import ExitCode, UsageError
 from qig_core.rundir.layout import RunDir
 from qig_core.terminal import print_facts, print_json, print_table, progress_bar, tell
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait for a live trainer's answer.")]
-Score = Annotated[str | None, typer.Option(help="The metric that ranks them.  [default: the run's own]")]
+Score = Annotated[str | None, typer.Option(help="The metric that ranks them.  (default: the run's own)")]
 Higher = Annotated[
     bool | None,
     typer.Option("--higher-is-better/--lower-is-better", help="How that metric is read.", show_default=False),
@@ -33,7 +35,7 @@ def show(run: RunAt, checkpoint: Checkpoint = None, runs: Runs = None, json: Jso
     """What one checkpoint holds and what was known when it was made; the latest where none is named."""
     from qig_core.checkpoints import commands
     from qig_core.checkpoints.catalog import resolve
-    from qig_core.keeping import facts_of
+    from qig_core.commands.keeping import facts_of
 
     where, selector = find_run_at(run, checkpoint, runs)
     text = "latest" if selector is None else selector
@@ -90,17 +92,19 @@ def _show_rows(rows: list[dict[str, Any]], json: bool, none: str = "no checkpoin
     if not rows:
         tell(none)
         return
-    facts, lists = ("step", "status", "reason"), ("tags", "problems")
-    cells = [
-        (row["name"], *(row[fact] for fact in facts), " ".join(row["tags"]), "; ".join(row["problems"])) for row in rows
-    ]
-    print_table(("checkpoint", *facts, *lists), cells, right=("step",), fold=lists)
+    facts, lists = ("step", "published", "size", "status", "reason"), ("tags", "problems")
+    cells = []
+    for row in rows:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["t"]))
+        told = (row["step"], when, decimal(row["size"]), row["status"], row["reason"])
+        cells.append((row["name"], *told, " ".join(row["tags"]), "; ".join(row["problems"])))
+    print_table(("checkpoint", *facts, *lists), cells, right=("step", "size"), fold=lists)
 
 
 @app.command(name="pin")
 def pin(run: RunAt, checkpoint: Checkpoint = None, wait: Wait = 30.0, runs: Runs = None, json: Json = False) -> None:
     """Keep a checkpoint whatever the rule says, until it is unpinned; a live trainer is asked to."""
-    from qig_core.keeping import change_tags
+    from qig_core.commands.keeping import change_tags
 
     where, name = _one(run, checkpoint, runs)
     raise typer.Exit(change_tags(where, "pin", name, wait_s=wait, json=json))
@@ -109,7 +113,7 @@ def pin(run: RunAt, checkpoint: Checkpoint = None, wait: Wait = 30.0, runs: Runs
 @app.command(name="unpin")
 def unpin(run: RunAt, checkpoint: Checkpoint = None, wait: Wait = 30.0, runs: Runs = None, json: Json = False) -> None:
     """Let the rule decide over a checkpoint again; a live trainer is asked to."""
-    from qig_core.keeping import change_tags
+    from qig_core.commands.keeping import change_tags
 
     where, name = _one(run, checkpoint, runs)
     raise typer.Exit(change_tags(where, "unpin", name, remove=True, wait_s=wait, json=json))
@@ -118,7 +122,7 @@ def unpin(run: RunAt, checkpoint: Checkpoint = None, wait: Wait = 30.0, runs: Ru
 @app.command(name="tag")
 def tag(
     run: Run,
-    checkpoint: Annotated[str, typer.Argument(help="A step, a name, latest, best or last-good.")],
+    checkpoint: Annotated[str, typer.Argument(help="A step, a name, a tag, latest, best or last-good.")],
     word: Annotated[str, typer.Argument(metavar="TAG", help="Letters, digits, '.', '_' and '-'.")],
     remove: Annotated[bool, typer.Option("--remove", help="Take it away.")] = False,
     wait: Wait = 30.0,
@@ -126,7 +130,7 @@ def tag(
     json: Json = False,
 ) -> None:
     """Give a checkpoint a tag, to find it by; a live trainer is asked to. The tag `pinned` keeps it."""
-    from qig_core.keeping import change_tags
+    from qig_core.commands.keeping import change_tags
 
     where = find_run(run, runs)
     raise typer.Exit(change_tags(where, "tag", checkpoint, word, remove=remove, wait_s=wait, json=json))
@@ -135,8 +139,8 @@ def tag(
 @app.command(name="prune")
 def prune(
     run: Run,
-    newest: Annotated[int | None, typer.Option(help="So many of the newest stay.  [default: the run's own]")] = None,
-    best: Annotated[int | None, typer.Option(help="So many of the best stay.  [default: the run's own]")] = None,
+    newest: Annotated[int | None, typer.Option(help="So many of the newest stay.  (default: the run's own)")] = None,
+    best: Annotated[int | None, typer.Option(help="So many of the best stay.  (default: the run's own)")] = None,
     score: Score = None,
     higher: Higher = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and delete nothing.")] = False,
@@ -149,7 +153,7 @@ def prune(
 
     The plan is shown first, with the reason why each is kept; a live trainer is asked to do it.
     """
-    from qig_core import keeping
+    from qig_core.commands import keeping
 
     over = {"newest": newest, "best": best, **_rule(score=score, higher=higher)}
     over = {key: value for key, value in over.items() if value is not None}
@@ -162,7 +166,7 @@ def restore(
     run: RunAt, checkpoint: Checkpoint = None, wait: Wait = 30.0, runs: Runs = None, json: Json = False
 ) -> None:
     """Bring a live run back to a checkpoint; of one that has ended, verify it and say how to go on from it."""
-    from qig_core import keeping
+    from qig_core.commands import keeping
 
     where, name = _one(run, checkpoint, runs)
     raise typer.Exit(keeping.restore(where, name, wait_s=wait, json=json))
@@ -181,7 +185,7 @@ def diff(
 
     A file of weights is .safetensors, or a state dict by torch.save (.pt, .pth, .bin). Exit 0 whatever the difference.
     """
-    from qig_core.comparing import run_diff
+    from qig_core.commands.comparing import run_diff
 
     run_diff(a, b, second, runs=runs, everything=everything, json=json)
 
@@ -197,13 +201,13 @@ def export(
         ),
     ],
     everything: Annotated[bool, typer.Option("--all", help="Every tensor, as KEY.NAME.")] = False,
-    key: Annotated[list[str] | None, typer.Option(help="Tensors under this key.  [default: model]")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="Tensors under this key.  (default: model)")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
     """Verify a checkpoint and write its weights as one safetensors file; what is known of it as OUT.json beside it."""
-    from qig_core.comparing import run_export
+    from qig_core.commands.comparing import run_export
 
     run_export(words, runs=runs, keys=key or (), everything=everything, force=force, json=json)
 

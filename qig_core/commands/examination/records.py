@@ -8,7 +8,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from qig_core.checkpoints.catalog import in_words
-from qig_core.examination.finding import Finding, Known, Steps
+from qig_core.commands.examination.finding import Finding, Known, Steps
 from qig_core.rundir.reader import LineDecoder, Tail, open_regular
 from qig_core.rundir.schema import Event, Sample, Unreadable
 from qig_core.rundir.values import MAX_LINE_BYTES

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from qig_core.checkpoints.catalog import in_words
+from qig_core.commands.examination.finding import Finding, Known, State, Steps
 from qig_core.errors import RunFormatError
-from qig_core.examination.finding import Finding, Known, State, Steps
 from qig_core.rundir.host import host_name, process_is
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import Liveness, Word
