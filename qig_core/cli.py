@@ -60,14 +60,14 @@ def train(
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="What a new run starts from: default or tiny.  (default: default)")
+        str | None, typer.Option(help="What a new run starts from: default or tiny. (default: default)")
     ] = None,
     runs: Runs = None,
     name: Annotated[str, typer.Option(help="A name to show beside the run's id.")] = "",
-    run_id: Annotated[str, typer.Option("--id", help="The new run's id.  (default: time and chance)")] = "",
+    run_id: Annotated[str, typer.Option("--id", help="The new run's id. (default: time and chance)")] = "",
     steps: Annotated[int | None, typer.Option(help="The total number of steps, over all sessions.")] = None,
     corpus: Annotated[
-        list[Path] | None, typer.Option(help="Text files and folders.  (default: Python's language reference)")
+        list[Path] | None, typer.Option(help="Text files and folders. (default: Python's language reference)")
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN[@STEP|@CHECKPOINT]", help="Go on with a run that has ended or died.")
@@ -169,7 +169,7 @@ def config(preset: Annotated[str, typer.Option(help="default or tiny.")] = "defa
 @alerts_app.command(name="test")
 def alerts_test(
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file with a table for alerts.  (default: your own settings)")
+        Path | None, typer.Option(help="A TOML file with a table for alerts. (default: your own settings)")
     ] = None,
 ) -> None:
     """Deliver an alert now, with everything that a run would need for it; exit 0 if that worked."""
@@ -198,19 +198,17 @@ def measure(
         ),
     ],
     corpus: Annotated[
-        list[Path] | None, typer.Option(help="Text files and folders.  (default: the run's own, or Python's)")
+        list[Path] | None, typer.Option(help="Text files and folders. (default: the run's own, or Python's)")
     ] = None,
-    block: Annotated[
-        str | None, typer.Option(help="Of MODEL.py: the module that is measured.  (default: auto)")
-    ] = None,
+    block: Annotated[str | None, typer.Option(help="Of MODEL.py: the module that is measured. (default: auto)")] = None,
     parts: Annotated[
-        int | None, typer.Option(help="Of MODEL.py: groups of units that are cut, 2 to 12.  (default: 8)")
+        int | None, typer.Option(help="Of MODEL.py: groups of units that are cut, 2 to 12. (default: 8)")
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(help="Of MODEL.py: coordinates of each part, perturbed and read.  (default: 4)")
+        int | None, typer.Option(help="Of MODEL.py: coordinates of each part, perturbed and read. (default: 4)")
     ] = None,
     length: Annotated[
-        int | None, typer.Option(help="Of MODEL.py: bytes in each of the eight sequences of text.  (default: 64)")
+        int | None, typer.Option(help="Of MODEL.py: bytes in each of the eight sequences of text. (default: 64)")
     ] = None,
     packet: Annotated[
         Path | None, typer.Option(metavar="FILE.json|FILE.npz", help="Write the basin down for another run to read.")

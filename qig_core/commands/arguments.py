@@ -8,7 +8,7 @@ import typer
 from qig_core.errors import UsageError
 from qig_core.rundir.layout import RunDir, default_root, resolve_run, split_selector
 
-Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of runs.  (default: $QIG_RUNS, else ./runs)")]
+Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of runs. (default: $QIG_RUNS, else ./runs)")]
 Run = Annotated[str, typer.Argument(help="A run: its id, `latest`, its name, or its path.", show_default=False)]
 RunAt = Annotated[str, typer.Argument(help="A run, as everywhere; also RUN@CHECKPOINT.", show_default=False)]
 Checkpoint = Annotated[str | None, typer.Argument(help="A step, a name, a tag, latest, best or last-good.")]

@@ -13,7 +13,7 @@ from qig_core.rundir.layout import RunDir
 from qig_core.terminal import print_facts, print_json, print_table, progress_bar, tell
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait for a live trainer's answer.")]
-Score = Annotated[str | None, typer.Option(help="The metric that ranks them.  (default: the run's own)")]
+Score = Annotated[str | None, typer.Option(help="The metric that ranks them. (default: the run's own)")]
 Higher = Annotated[
     bool | None,
     typer.Option("--higher-is-better/--lower-is-better", help="How that metric is read.", show_default=False),
@@ -139,8 +139,8 @@ def tag(
 @app.command(name="prune")
 def prune(
     run: Run,
-    newest: Annotated[int | None, typer.Option(help="So many of the newest stay.  (default: the run's own)")] = None,
-    best: Annotated[int | None, typer.Option(help="So many of the best stay.  (default: the run's own)")] = None,
+    newest: Annotated[int | None, typer.Option(help="So many of the newest stay. (default: the run's own)")] = None,
+    best: Annotated[int | None, typer.Option(help="So many of the best stay. (default: the run's own)")] = None,
     score: Score = None,
     higher: Higher = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and delete nothing.")] = False,
@@ -201,7 +201,7 @@ def export(
         ),
     ],
     everything: Annotated[bool, typer.Option("--all", help="Every tensor, as KEY.NAME.")] = False,
-    key: Annotated[list[str] | None, typer.Option(help="Tensors under this key.  (default: model)")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="Tensors under this key. (default: model)")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     runs: Runs = None,
     json: Json = False,

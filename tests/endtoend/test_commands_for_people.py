@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from qig_core.commands import demo
 from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.checkpoints.store import publish
+from qig_core.commands import demo
 from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_all
