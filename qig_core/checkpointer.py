@@ -5,8 +5,9 @@
             ...
             optimizer.step()
 
-Begun again, it goes on from the newest checkpoint that verifies, with the same random numbers. It is a run like any
-other: `qig-core checkpoints`, `ctl` and the dashboard work on it, Ctrl-C stops it with a checkpoint.
+Begun again, it goes on from the newest checkpoint that verifies, with the same random numbers; a run that has made all
+its steps gives its last state and no more steps. It is a run like any other: `qig-core checkpoints`, `ctl` and the
+dashboard work on it, Ctrl-C stops it with a checkpoint, and the program ends there with the exit code of the stop.
 """
 
 from collections.abc import Iterator, Mapping
@@ -68,7 +69,7 @@ class Checkpointer:
             profile="off",
             checkpoint_every=every,
             save=self._saver,
-            restore=restorer(self._put_back),
+            restore=restorer(self._put_back, finished_is_fine=True),
             resume=resume,
         )
 
@@ -116,7 +117,15 @@ class Checkpointer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Close the run.
+
+        Raises:
+            SystemExit: it was stopped, by a signal or a command: what follows the block is for a loop that came to its
+                end. With the exit code that was told.
+        """
         self.monitor.__exit__(kind, error, trace)
+        if error is None and self.monitor.exit_code:
+            raise SystemExit(self.monitor.exit_code)
 
 
 def _kind(key: str, value: Any) -> tuple[Any, Any]:

@@ -124,10 +124,17 @@ def test_begun_again_it_goes_on_bit_by_bit(tmp_path: Path, whole: Loop, asynchro
     assert torch.equal(second.seen["mean"], whole.seen["mean"])
 
 
-def test_one_that_is_finished_says_that_nothing_is_left_and_more_steps_go_on(tmp_path: Path) -> None:
-    assert Loop(tmp_path, steps=12).train() == 0
+def test_one_that_is_finished_gives_its_last_state_and_more_steps_go_on(tmp_path: Path) -> None:
+    first = Loop(tmp_path, steps=12)
+    assert first.train() == 0
+    again = Loop(tmp_path, steps=12)
+    assert again.train() == 0
+    assert again.done == []
+    assert steps_of(again.run) == [10, 12], "no second checkpoint of the same state"
+    for mine, theirs in zip(again.model.parameters(), first.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
     with pytest.raises(ConfigError, match="nothing is left to do"):
-        Loop(tmp_path, steps=12)
+        Loop(tmp_path, steps=11)
     more = Loop(tmp_path, steps=15)
     assert more.checkpoints.step == 12
     assert more.train() == 0
@@ -218,7 +225,9 @@ def test_state_that_the_checkpoint_lacks_is_refused_and_nothing_of_it_touched(tm
 def test_ctrl_c_stops_with_a_checkpoint_and_the_next_goes_on_from_it(tmp_path: Path, whole: Loop) -> None:
     first = Loop(tmp_path)
     first.at[13] = lambda: os.kill(os.getpid(), signal.SIGINT)
-    assert first.train() == 130
+    with pytest.raises(SystemExit) as stopped:
+        first.train()
+    assert stopped.value.code == 130
     assert [step for step, _ in first.done] == list(range(14)), "the step that it came in is done"
     assert steps_of(first.run) == [10, 14]
     second = Loop(tmp_path)

@@ -24,6 +24,8 @@ class Branches:
         self._published = published or {}
         self.restored: set[str] = set()
         """All that the run ever went on from, or back to."""
+        self.made = 0
+        """How many checkpoints the run has told of."""
         self.since = -inf
         """Unix time of the last of these."""
         for event in events:
@@ -34,6 +36,7 @@ class Branches:
         if event.kind == "checkpoint" and isinstance(name, str):
             self._before.setdefault(name, self._last)
             self._last = name
+            self.made += 1
         elif event.kind == "restored":
             self.since = event.t
             if isinstance(name, str):

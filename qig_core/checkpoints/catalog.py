@@ -1,5 +1,6 @@
 """What checkpoints a run has, by a cheap look at each directory: no payload byte is read, nothing is changed."""
 
+import errno
 import os
 import re
 import stat
@@ -20,8 +21,9 @@ from qig_core.rundir.layout import CHECKPOINT_MANIFEST, RunDir
 from qig_core.rundir.reader import open_regular, read_all, read_manifest
 from qig_core.rundir.schema import CheckpointManifest, Event
 
-Status = Literal["COMPLETE", "TORN", "HASH-MISMATCH", "UNREADABLE", "NEWER"]
+Status = Literal["COMPLETE", "TORN", "HASH-MISMATCH", "UNREADABLE", "NO-ACCESS", "NEWER"]
 """TORN: something is missing or short. UNREADABLE: the manifest is damaged, or a file is not one that may be opened.
+NO-ACCESS: the system refuses to read it now, which says nothing of its bytes.
 NEWER: of a format that this program does not know; it is left alone."""
 
 _NAME = re.compile(r"step-(\d{8,})-[0-9a-f]{6}")
@@ -104,7 +106,9 @@ def look(run: RunDir, name: str) -> Found | None:
         status, problems = "TORN", [f"{CHECKPOINT_MANIFEST} is missing"]
     except NewerFormat as error:
         status, problems = "NEWER", [str(error)]
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        status, problems = refused(error), [f"{CHECKPOINT_MANIFEST}: {error}"]
+    except ValueError as error:
         status, problems = "UNREADABLE", [f"{CHECKPOINT_MANIFEST}: {error}"]
     if manifest is not None:
         # The directory's name counts: a copy may have been given another.
@@ -162,6 +166,11 @@ def _seal(tags: Sequence[str]) -> str:
     return str(blake3.blake3(lines.encode("utf-8", "surrogatepass")).hexdigest())
 
 
+def refused(error: OSError) -> Status:
+    """What a refusal to open or read means: a link or a folder is none of ours, all else says nothing of bytes."""
+    return "UNREADABLE" if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR) else "NO-ACCESS"
+
+
 def _look_at_files(path: Path, manifest: CheckpointManifest) -> tuple[Status, list[str]]:
     status: Status = "COMPLETE"
     problems = []
@@ -175,7 +184,7 @@ def _look_at_files(path: Path, manifest: CheckpointManifest) -> tuple[Status, li
             problems.append(f"{file.path} is missing")
             continue
         except OSError as error:
-            return "UNREADABLE", [f"{file.path}: {error.strerror}"]
+            return refused(error), [f"{file.path}: {error.strerror}"]
         if not stat.S_ISREG(facts.st_mode):
             return "UNREADABLE", [f"{file.path} is a link or no regular file"]
         if facts.st_size != file.size:

@@ -64,7 +64,18 @@ class Differences:
         ]
         if self.mismatched:
             lines.append(f"{len(self.mismatched)} not alike: {_some(map(str, self.mismatched), '; ')}")
+        if not self.matching and (prefix := self._likely_prefix()):
+            lines.append(f"prefix={prefix!r} would match")
         return lines or [f"nothing differs in {len(self.matching)} tensors"]
+
+    def _likely_prefix(self) -> str:
+        """What stands before the wanted names in the saved ones: a wrapper's, or the table that they were saved in."""
+        missing = set(self.missing)
+        for name in self.unexpected:
+            for at, letter in enumerate(name):
+                if letter == "." and name[at + 1 :] in missing:
+                    return name[: at + 1]
+        return ""
 
     def text(self) -> str:
         """A list for people: at most some names of each kind, and how many more."""

@@ -1,6 +1,6 @@
 """Pruning a run's checkpoints by a plan: what is known of them is gathered, and what the plan drops is deleted."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,14 +89,15 @@ def planning(
     return _plan(run, shelf, keep, in_use, verified, bad)
 
 
-def carry_out(run: RunDir, plan: Plan) -> Pruned:
-    """Delete what the plan drops.
+def carry_out(run: RunDir, plan: Plan, only: Collection[str] | None = None) -> Pruned:
+    """Delete what the plan drops; of those that `only` names, where it names some.
 
     Raises:
         Refused: another process writes this run. CheckpointError: the disk refused.
     """
-    names = delete(run, [one.name for one in plan.dropped])
-    return Pruned(names=tuple(names), size=plan.freed, kept=len(plan.kept))
+    going = [one for one in plan.dropped if only is None or one.name in only]
+    names = delete(run, [one.name for one in going])
+    return Pruned(names=tuple(names), size=sum(one.size for one in going), kept=len(plan.decisions) - len(names))
 
 
 def _plan(

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qig_core.checkpoints.catalog import candidates, in_words, list_checkpoints, resolve
+from qig_core.checkpoints.catalog import candidates, in_words, list_checkpoints, read_branches, resolve
 from qig_core.checkpoints.upkeep import quarantine, remove_stale_temporaries
 from qig_core.checkpoints.verification import Progress, Verification, verify
 from qig_core.errors import CheckpointError, ConfigError, exit_code_of
-from qig_core.rundir.layout import RunDir
+from qig_core.rundir.layout import QUARANTINED, RunDir
 from qig_core.rundir.printable import printable
 from qig_core.rundir.schema import CheckpointManifest, Manifest
 from qig_core.rundir.writer import RunWriter
@@ -51,6 +51,11 @@ def newest_verified(run: RunDir, progress: Progress | None = None, on_bad: OnBad
         verification = verify(run, found.name, progress)
         if verification.status == "COMPLETE":
             return verification
+        if verification.status == "NO-ACCESS":
+            raise CheckpointError(
+                f"{found.name}: {'; '.join(verification.problems)}; nothing is known against its bytes, so it is "
+                "neither set aside nor passed over: make it readable, or name an older one with @"
+            )
         if verification.status == "NEWER":
             newer.append(found.name)
             continue
@@ -119,7 +124,9 @@ def restore(run: RunDir, name: str, load_state: LoadState) -> Restored:
     return prepare(run, name, load_state)()
 
 
-def foresee(run: RunDir, selector: str | None, total_steps: int | None = None) -> str | None:
+def foresee(
+    run: RunDir, selector: str | None, total_steps: int | None = None, *, finished_is_fine: bool = False
+) -> str | None:
     """What can be refused by a look, before anything is loaded or touched.
 
     Returns:
@@ -127,7 +134,7 @@ def foresee(run: RunDir, selector: str | None, total_steps: int | None = None) -
 
     Raises:
         CheckpointError: the selector names none.
-        ConfigError: nothing is left to do up to `total_steps`.
+        ConfigError: nothing is left to do up to `total_steps`. With `finished_is_fine` only if that was overshot.
     """
     if selector is None:
         found = next((one for one in candidates(run) if one.status == "COMPLETE"), None)
@@ -135,12 +142,25 @@ def foresee(run: RunDir, selector: str | None, total_steps: int | None = None) -
             return None
     else:
         found = resolve(run, selector)
-    if total_steps is not None and found.step is not None and found.step >= total_steps:
+    least = 0 if total_steps is None else total_steps + finished_is_fine
+    if total_steps is not None and found.step is not None and found.step >= least:
         raise ConfigError(
             f"checkpoint {found.name!r} is at step {found.step} and the run's total is {total_steps}: nothing is left "
             "to do; name a larger total (--steps; total_steps in a loop of your own), or an earlier checkpoint"
         )
     return found.name if selector else None
+
+
+def once_there(run: RunDir) -> str:
+    """What became of the checkpoints of a run that has none, and what to do; empty where it never made one."""
+    aside = sorted(path.name for path in run.checkpoints.glob(f"{QUARANTINED}*"))
+    made = read_branches(run).made
+    if not (aside or made):
+        return ""
+    said = [f"it has made {made}" if made else "it once had some"]
+    if aside:
+        said.append(f"set aside and never deleted: {in_words(aside)} (mended, one is put back by mv .bad-NAME NAME)")
+    return f"{'; '.join(said)}; to begin again, begin a new run"
 
 
 def go_on(
@@ -151,6 +171,7 @@ def go_on(
     *,
     total_steps: int | None = None,
     or_from_birth: bool = False,
+    finished_is_fine: bool = False,
 ) -> tuple[RunWriter, Restored]:
     """Put the state of one of a run's checkpoints back and open the run for a new session in its own directory.
 
@@ -161,7 +182,8 @@ def go_on(
     Args:
         amend: what the manifest is to say from now on.
         total_steps: None for the recorded total, if there is one.
-        or_from_birth: a run without any checkpoint begins again at step 0, with the state as it is.
+        or_from_birth: a run that has never made a checkpoint begins again at step 0, with the state as it is.
+        finished_is_fine: a run that has made all its steps may be opened, to make none.
 
     Raises:
         RunLocked: another process writes it; nothing has been touched.
@@ -178,7 +200,7 @@ def go_on(
 
     def prepare(manifest: Manifest) -> str | None:
         nonlocal restored
-        name = foresee(run, selector, total_steps or manifest.total_steps)
+        name = foresee(run, selector, total_steps or manifest.total_steps, finished_is_fine=finished_is_fine)
         if list_checkpoints(run):
             restored = restore(run, name or newest_verified(run, on_bad=set_aside).name, load_state)
         elif manifest.parent is not None:
@@ -187,8 +209,9 @@ def go_on(
                 f"there is no checkpoint in {str(run.checkpoints)!r} yet, and its birth was another run's: fork "
                 f"{printable(origin, 200)} again"
             )
-        elif not or_from_birth:
-            raise CheckpointError(f"there is no checkpoint in {str(run.checkpoints)!r} to go on from")
+        elif not or_from_birth or (gone := once_there(run)):
+            more = "" if not or_from_birth else f"; {gone}"
+            raise CheckpointError(f"there is no checkpoint in {str(run.checkpoints)!r} to go on from{more}")
         amend(manifest)
         return restored.checkpoint
 

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -131,8 +131,13 @@ class Saver:
         except QigError as error:
             return Pruned(error=str(error))
 
-    def tidy(self, run: RunDir, in_use: Mapping[str, str], over: Mapping[str, Any]) -> Pruned:
+    def tidy(
+        self, run: RunDir, in_use: Mapping[str, str], over: Mapping[str, Any], only: Collection[str] | None
+    ) -> Pruned:
         """A prune that a person asked for: by the rule with what `over` changes, after the newest was verified.
+
+        Args:
+            only: what that person has seen in the plan: nothing else goes. None: all that the rule gives up.
 
         Raises:
             CheckpointError: as `prune`, or none verifies. ConfigError: a rule that cannot be.
@@ -142,7 +147,7 @@ class Saver:
             try:
                 next(steps)
             except StopIteration as stop:
-                return carry_out(run, stop.value)
+                return carry_out(run, stop.value, only)
 
     def tag(self, run: RunDir, name: str, tag: str) -> tuple[str, ...]:
         """See `upkeep.add_tag`."""
@@ -221,16 +226,21 @@ class Restorer:
     """See `restorer`."""
 
     def __init__(
-        self, load_state: Callable[[dict[str, Any]], object], scale_lr: Callable[[float], object] | None
+        self,
+        load_state: Callable[[dict[str, Any]], object],
+        scale_lr: Callable[[float], object] | None,
+        finished_is_fine: bool,
     ) -> None:
         self._load = state_loader(load_state)
         self.scale_lr = scale_lr
+        self._finished_is_fine = finished_is_fine
 
     def __call__(
         self, run: RunDir, selector: str | None, amend: Amend, total_steps: int | None
     ) -> tuple[RunWriter, Restored]:
         """Open a run for a new session. Raises: RunLocked, CheckpointError, ConfigError, see `recovery.go_on`."""
-        return go_on(run, selector, self._load, amend, total_steps=total_steps)
+        fine = self._finished_is_fine
+        return go_on(run, selector, self._load, amend, total_steps=total_steps, finished_is_fine=fine)
 
     def prepare(self, run: RunDir, name: str) -> Callable[[], Restored]:
         """Verify and read a checkpoint while the run goes on; what puts its state back. See `recovery.prepare`."""
@@ -238,7 +248,10 @@ class Restorer:
 
 
 def restorer(
-    load_state: Callable[[dict[str, Any]], object], *, scale_lr: Callable[[float], object] | None = None
+    load_state: Callable[[dict[str, Any]], object],
+    *,
+    scale_lr: Callable[[float], object] | None = None,
+    finished_is_fine: bool = False,
 ) -> Restorer:
     """A restore function for the monitor: to resume, to go back while the run goes on, and for soft resets.
 
@@ -246,8 +259,10 @@ def restorer(
         load_state: given what `saver`'s `state` gave, tensors on the CPU: puts it back. The global random generators
             are put back after it.
         scale_lr: multiplies the learning rate that was put back, for profiles whose soft reset lowers it.
+        finished_is_fine: resuming a run that has made all its steps brings its state back and makes none, instead of
+            being refused.
     """
-    return Restorer(load_state, scale_lr)
+    return Restorer(load_state, scale_lr, finished_is_fine)
 
 
 def state_loader(load_state: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], None]:

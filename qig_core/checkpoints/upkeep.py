@@ -26,6 +26,7 @@ from qig_core.rundir.layout import (
 from qig_core.rundir.lock import lock_holder
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_WORDS = ("latest", "best", "last-good")
 _TEMPORARY = re.compile(re.escape(BEING_WRITTEN) + r"([A-Za-z0-9]{1,64})-[0-9a-f]{6}")
 
 
@@ -62,7 +63,10 @@ def quarantine(run: RunDir, name: str, reason: str) -> Path:
         source.rename(target)
         fsync_directory(run.checkpoints)
     except OSError as error:
-        raise CheckpointError(f"{str(source)!r} cannot be set aside: {error.strerror}") from error
+        raise CheckpointError(
+            f"{name} is bad ({reason}) and cannot be set aside: {error.strerror}; "
+            f"make {str(run.checkpoints)!r} writable"
+        ) from error
     # On a full disk the checkpoint is out of the way and only the note is lost.
     with suppress(OSError):
         write_document(target / QUARANTINE_NOTE, encode_document({"name": name, "reason": reason, "t": time.time()}))
@@ -140,6 +144,8 @@ def check_tag(tag: str) -> None:
     """Raises: UsageError, not a plain word."""
     if not _TAG.fullmatch(tag):
         raise UsageError(f"tag {tag!r}: letters, digits, '.', '_' and '-' only, at most 100")
+    if tag in _WORDS or tag.isdecimal():
+        raise UsageError(f"tag {tag!r} already means something where a checkpoint is named; choose another word")
 
 
 def _write_tags(run: RunDir, name: str, tags: set[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qig_core.checkpoints.catalog import Found, Status, look
+from qig_core.checkpoints.catalog import Found, Status, look, refused
 from qig_core.checkpoints.digest import StreamDigest
 from qig_core.checkpoints.manifest_file import fingerprint, is_payload_name
 from qig_core.checkpoints.tensorfile import BITS, TensorEntry, read_header
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 _CHUNK = 2 << 20
 _BUFFERS = 4
-_GRAVITY: tuple[Status, ...] = ("COMPLETE", "HASH-MISMATCH", "TORN", "UNREADABLE", "NEWER")
+_GRAVITY: tuple[Status, ...] = ("COMPLETE", "NO-ACCESS", "HASH-MISMATCH", "TORN", "UNREADABLE", "NEWER")
 _FLOATS = {"F16": np.float16, "F32": np.float32, "C64": np.float32, "F64": np.float64}
 _EXPONENTS = {"BF16": (np.uint16, 0x7F80), "F8_E5M2": (np.uint8, 0x7C), "F8_E4M3": (np.uint8, 0x7F)}
 """Types that numpy lacks: an element is not finite when all of these bits are set."""
@@ -90,8 +90,10 @@ def verifying(found: Found) -> Generator[int, None, Verification]:
                 os.close(folder)
         except FileNotFoundError:
             note("TORN", f"{file.path} is missing")
-        except (OSError, ValueError) as error:
-            note("UNREADABLE", f"{file.path} cannot be read: {getattr(error, 'strerror', None) or error}")
+        except OSError as error:
+            note(refused(error), f"{file.path} cannot be read: {error.strerror or error}")
+        except ValueError as error:
+            note("UNREADABLE", f"{file.path} cannot be read: {error}")
         else:
             if scan.size != file.size:
                 note("TORN", f"{file.path} has {scan.size} bytes, not {file.size}")

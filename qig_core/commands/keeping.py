@@ -1,5 +1,6 @@
 """What `checkpoints pin`, `unpin`, `tag`, `prune`, `restore` do: a live trainer is asked, a dead run changed here."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from rich.filesize import decimal
 from qig_core.checkpoints.catalog import Found, resolve
 from qig_core.checkpoints.pruning import carry_out, planning, recorded_keep
 from qig_core.checkpoints.retention import PINNED, Keep, Plan
-from qig_core.checkpoints.upkeep import add_tag, remove_tag
+from qig_core.checkpoints.upkeep import add_tag, remove_stale_temporaries, remove_tag
 from qig_core.checkpoints.verification import verify
 from qig_core.commands.asking import ask
 from qig_core.errors import CheckpointError, ExitCode, UsageError
@@ -89,20 +90,31 @@ def prune(run: RunDir, over: Mapping[str, Any], *, dry_run: bool, yes: bool, wai
     if live and not dry_run and over.keys() - {"newest", "best"}:
         raise UsageError("a live trainer ranks by the score that it was given; --score is for a run that has ended")
     found = _plan(run, keep, json)
+    shown = [one.name for one in found.dropped]
     if not json:
         _show_plan(found, live)
     if dry_run or not found.dropped:
+        if not (dry_run or live):
+            with holding(run):
+                remove_stale_temporaries(run, "")  # an interrupted prune left something
         if json:
             print_json({"result": _result(found, keep, dry_run=dry_run, names=[])})
         return ExitCode.OK
-    if asking and not typer.confirm(f"Delete {_many(len(found.dropped))} ({decimal(found.freed)})?", err=True):
-        tell("nothing was deleted")
-        return ExitCode.FOUND_BAD
+    if asking:
+        try:
+            wanted = typer.confirm(f"Delete {_many(len(found.dropped))} ({decimal(found.freed)})?", err=True)
+        except typer.Abort:  # Ctrl-C, or the end of the input
+            return 128 + signal.SIGINT
+        if not wanted:
+            tell("nothing was deleted")
+            return ExitCode.FOUND_BAD
     if live:
         args = {key: value for key, value in over.items() if value is not None}
+        args["names"] = shown
         return ExitCode.OK if ask(run, "prune", args, wait_s=wait_s, json=json) else ExitCode.FOUND_BAD
     with holding(run) as record:
-        gone = carry_out(run, _plan(run, keep, json))  # nobody else writes from here on
+        remove_stale_temporaries(run, "")
+        gone = carry_out(run, _plan(run, keep, json), shown)  # nobody else writes from here on
         record("pruned", how="by qig-core", **gone.data())
     if json:
         print_json({"result": _result(found, keep, dry_run=False, names=list(gone.names))})

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qig_core.checkpoints.catalog import list_checkpoints, look, resolve
+from qig_core.checkpoints.catalog import candidates, list_checkpoints, look, resolve
 from qig_core.checkpoints.ranking import is_finite
-from qig_core.checkpoints.recovery import newest_verified
+from qig_core.checkpoints.recovery import newest_verified, once_there
 from qig_core.checkpoints.upkeep import quarantine
 from qig_core.checkpoints.verification import Progress, Verification, verify
 from qig_core.commands.recovery_report import (
@@ -217,10 +217,11 @@ def _choose(run: RunDir, manifest: Manifest, report: Report, progress: Progress)
         newest = newest_verified(run, progress, set_aside)
     except CheckpointError as error:
         report.problem = str(error)
+    on_the_way = {found.name for found in candidates(run)}
     for found in list_checkpoints(run):
         if newest is not None and found.name == newest.name:
             break
-        problems = list(found.problems) or [_ON_A_LEFT_BRANCH]
+        problems = list(found.problems) or ["not looked at" if found.name in on_the_way else _ON_A_LEFT_BRANCH]
         report.left_alone.append(LeftAlone(found.name, found.step, found.status, problems))
     if newest is None:
         return
@@ -289,7 +290,8 @@ def _plan(run: RunDir, manifest: Manifest, report: Report) -> None:
         report.outcome = "goes-on"
     if manifest.program != PROGRAM:
         argv = manifest.sessions[-1].argv if manifest.sessions else []
-        text = shlex.join(argv) or "no command was recorded"
+        # What python ran is recorded, not which python.
+        text = shlex.join(["python", *argv] if argv and argv[0].endswith(".py") else argv) or "no command was recorded"
         report.command = Next(argv, text, manifest.cwd or None, ours=False)
     elif chosen is not None:
         where = run.path.with_name(f"{run.path.name}@{chosen.name}")
@@ -299,6 +301,8 @@ def _plan(run: RunDir, manifest: Manifest, report: Report) -> None:
     elif manifest.parent is not None:
         report.outcome = "fork-again"
         _plan_fork(run, manifest, report)
+    elif gone := once_there(run):
+        report.notes.append(gone)
     else:
         report.outcome = "from-birth"
         report.notes.append("a resume begins again at step 0")

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import threading
 import time
 from collections import deque
@@ -238,7 +239,11 @@ class RunWriter:
         manifest.created_t = manifest.created_t or time.time()
         manifest.cwd = manifest.cwd or os.getcwd()
         manifest.user = manifest.user or user_name()
-        return cls._holding(run, manifest, None, fsync, buffered)
+        try:
+            return cls._holding(run, manifest, None, fsync, buffered)
+        except BaseException:
+            shutil.rmtree(run.path, ignore_errors=True)  # made a moment ago: what cannot be a run is no obstacle to one
+            raise
 
     @classmethod
     def reopen(

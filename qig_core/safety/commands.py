@@ -22,7 +22,7 @@ class CommandDesk:
     """Answers each command by stages: acting, then done, refused or, for an abort, stopped.
 
     set_log_every takes `{"value": n}`; restore, pin and unpin `{"checkpoint": NAME}`; tag that and `"tag": WORD`, with
-    `"remove": true` to take it away; prune `{"newest": n, "best": k}`, both optional.
+    `"remove": true` to take it away; prune perhaps `{"newest": n, "best": k, "names": [...]}`, of these names alone.
 
     Args:
         cannot_go_back: why the loop cannot, or nothing.
@@ -166,7 +166,7 @@ class CommandDesk:
         try:
             if command.verb == "prune":
                 over = {key: _whole_number(args, key) for key in ("newest", "best")}
-                gone = keeper.tidy(run, self._saves.in_use(), over)
+                gone = keeper.tidy(run, self._saves.in_use(), over, _names(args))
                 self._saves.tell_pruned(step, gone, how=f"by {command.by or 'nobody named'}")
                 told = gone.data()
             else:
@@ -210,3 +210,11 @@ def _whole_number(args: Mapping[str, Any], key: str) -> int | None:
     if value is not None and type(value) is not int:
         raise UsageError(f"args.{key} must be a whole number")
     return value
+
+
+def _names(args: Mapping[str, Any]) -> list[str] | None:
+    """Raises: UsageError, they are there and no list of text."""
+    names = args.get("names")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UsageError("args.names must be a list of checkpoint names")
+    return names

@@ -353,14 +353,17 @@ class IntegratedMonitor:
             if self.abort.asked:
                 self._stop(step)
                 return self.checkpoint
-            made = self._saves.attempt(step, "end") if self._saves.possible else None
+            # A run that was finished when it was opened has that checkpoint.
+            wanted = self._saves.possible and not (step == self.first_step and self._saves.is_of_a_checkpoint)
+            made = self._saves.attempt(step, "end") if wanted else None
         except RecordWriteError as error:
             self._stop_for_disk(step, error)
             return None
         outcome.ended = True
         if self._saves.error is not None:
             outcome.failed(self._saves.error)
-            outcome.exit_code = int(ExitCode.FOUND_BAD)
+            refused = isinstance(self._saves.error, OSError) or isinstance(self._saves.error.__cause__, OSError)
+            outcome.exit_code = int(ExitCode.IO if refused else ExitCode.FOUND_BAD)
             outcome.reason = f"the checkpoint at the end failed: {self._saves.error}"
         return made
 

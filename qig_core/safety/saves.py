@@ -5,7 +5,7 @@ Nothing here knows a tensor or a file.
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent import futures
 from concurrent.futures import Future
 from contextlib import suppress
@@ -105,7 +105,9 @@ class Keeper(Protocol):
 
     def begin(self, request: SaveRequest, /) -> "Future[tuple[CheckpointManifest, Gone]]": ...
     def prune(self, run: RunDir, in_use: Mapping[str, str], /) -> Gone: ...
-    def tidy(self, run: RunDir, in_use: Mapping[str, str], over: Mapping[str, Any], /) -> Gone: ...
+    def tidy(
+        self, run: RunDir, in_use: Mapping[str, str], over: Mapping[str, Any], only: Collection[str] | None, /
+    ) -> Gone: ...
     def tag(self, run: RunDir, name: str, tag: str, /) -> tuple[str, ...]: ...
     def untag(self, run: RunDir, name: str, tag: str, /) -> tuple[str, ...]: ...
 
@@ -183,6 +185,11 @@ class Saves:
     @property
     def possible(self) -> bool:
         return self._save is not None
+
+    @property
+    def is_of_a_checkpoint(self) -> bool:
+        """Whether the state came from one, and none was made since."""
+        return self._parent is not None and self.newest is None
 
     def goes_on_from(self, parent: str | None, training_s: float) -> None:
         """The state is that of a checkpoint, or of a run's birth."""

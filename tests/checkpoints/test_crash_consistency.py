@@ -185,8 +185,8 @@ def violations(
 def a_session(scene: Scene) -> None:
     first = scene.names[0]
     scene.put(4)
-    scene.put(5, ("best", "kept"))
-    scene.pin(scene.names[-1], "best", "kept")
+    scene.put(5, ("good", "kept"))
+    scene.pin(scene.names[-1], "good", "kept")
     scene.delete(first, scene.names[-2])
     scene.put(6)
     scene.set_aside()
@@ -209,7 +209,7 @@ class Killed(BaseException):
 
 
 ACTIONS: dict[str, tuple[int, Callable[[Scene], None]]] = {
-    "save": (2, lambda scene: scene.put(7, ("best",))),
+    "save": (2, lambda scene: scene.put(7, ("good",))),
     "first save": (0, lambda scene: scene.put(7)),
     "pin": (2, lambda scene: scene.pin(scene.names[-1])),
     "prune": (3, lambda scene: scene.delete(*scene.names[:1])),

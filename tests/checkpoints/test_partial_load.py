@@ -263,3 +263,10 @@ def test_buffers_that_are_not_kept_are_not_wanted() -> None:
     module.register_buffer("mean", torch.ones(1))
     assert load_into(module, {"weight": torch.ones(1, 1), "mean": torch.zeros(1)}).none
     assert (module.get_buffer("mask").item(), module.get_buffer("mean").item()) == (1, 0)
+
+
+def test_names_that_a_wrapper_has_put_something_before_are_seen_through() -> None:
+    model = torch.nn.Linear(2, 2)
+    wrapped = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    assert "prefix='module.' would match" in load_into(model, wrapped, strict=False).text()
+    assert "would match" not in load_into(model, wrapped, prefix="module.").text()

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +243,38 @@ def test_a_hundred_checkpoints_are_listed_by_their_manifests_alone(run: RunDir) 
         (run.checkpoint(name) / "model.safetensors").chmod(0)
     assert {found.name for found in list_checkpoints(run)} == names
     assert {found.status for found in list_checkpoints(run)} == {"COMPLETE"}
+
+
+def as_nobody(code: str, folder: Path) -> list[str]:
+    """Run it as a user whom modes keep out, in `folder`; what it prints."""
+    drop = "import os\nif os.geteuid() == 0:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    words = [sys.executable, "-c", textwrap.dedent(code).replace("DROP", drop, 1)]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.splitlines()
+
+
+def test_what_cannot_be_read_now_is_neither_set_aside_nor_passed_over(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "a-run")
+    run.checkpoints.mkdir(parents=True)
+    older, newer = put(run, 1), put(run, 2)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    (run.checkpoint(newer) / "model.safetensors").chmod(0o000)
+    code = """
+        from qig_core.checkpoints.recovery import newest_verified
+        from qig_core.checkpoints.verification import verify
+        from qig_core.errors import CheckpointError
+        from qig_core.rundir.layout import RunDir
+        DROP
+        run = RunDir("a-run")
+        try:
+            print(newest_verified(run).name)
+        except CheckpointError as error:
+            print(error)
+    """
+    (said,) = as_nobody(code, tmp_path)
+    assert said.startswith(f"{newer}: model.safetensors cannot be read: Permission denied; nothing is known against")
+    assert {path.name for path in run.checkpoints.iterdir()} == {older, newer}
+    (run.checkpoint(newer) / "model.safetensors").chmod(0o644)
+    assert newest_verified(run).name == newer

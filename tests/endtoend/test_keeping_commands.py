@@ -330,3 +330,19 @@ def test_a_live_trainer_is_asked_and_answers(live: Live) -> None:
     manifest = read_manifest(run)
     assert (manifest.state, manifest.keep["newest"]) == ("exited", 100_000)
     assert stages("unpin", run.path, name) == [{"name": name, "tags": ["paper"]}], "nobody is asked any more"
+
+
+def test_what_an_interrupted_prune_left_is_gone_after_the_next(run: RunDir) -> None:
+    half = run.checkpoints / ".del-step-00000001-abcdef"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(bytes(1000))
+    done = core("checkpoints", "prune", run.path, "--newest", "9", "--yes")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "nothing to delete: the rule keeps them all")
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("word", ["latest", "best", "last-good", "700"])
+def test_a_tag_cannot_be_what_already_names_a_checkpoint(run: RunDir, word: str) -> None:
+    done = core("checkpoints", "tag", run.path, "latest", word)
+    assert done.returncode == 2
+    assert f"tag '{word}' already means something" in done.stderr

@@ -184,9 +184,21 @@ def test_without_any_checkpoint_it_begins_again_only_where_that_is_the_same_run(
     for found in list_checkpoints(killed):
         flip_a_byte(killed, found.name)
     _, result = recover_json(killed, code=1)
-    assert (result["outcome"], result["checkpoint"]) == ("from-birth", None)
+    assert (result["outcome"], result["checkpoint"], result["command"]) == ("lost", None, None)
     assert len(result["set_aside"]) >= 4
     assert "no sound checkpoint is left" in result["problem"]
+    for _ in range(2):  # a restart loop would ask again
+        refused = core("train", "--resume", killed.path)
+        assert refused.returncode == 1
+        assert "set aside and never deleted: .bad-step-" in refused.stderr
+        assert "to begin again, begin a new run" in refused.stderr
+    assert len(read_manifest(killed).sessions) == 1
+
+    shutil.rmtree(killed.checkpoints)
+    lines = killed.events.read_bytes().splitlines(keepends=True)
+    killed.events.write_bytes(b"".join(line for line in lines if b'"kind":"checkpoint"' not in line))
+    _, result = recover_json(killed, code=1)
+    assert result["outcome"] == "from-birth"
     assert result["command"]["argv"][-1] == str(killed.path)
     set_total(killed, 3)
     done = core("recover", killed.path, "--resume")
@@ -335,7 +347,7 @@ def test_a_foreign_run_is_told_its_recorded_command_and_never_started(tmp_path: 
     name = list_checkpoints(run)[0].name
     assert f"go on from {name}: step" in done.stdout
     assert f"in {os.getcwd()}, to copy; nothing of it is executed:" in done.stdout
-    assert shlex.split(done.stdout.splitlines()[-1]) == words[1:]
+    assert shlex.split(done.stdout.splitlines()[-1]) == ["python", *words[1:]]
     assert len(read_manifest(run).sessions) == 1
     refused = core("recover", path, "--resume")
     assert (refused.returncode, refused.stdout) == (2, "")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -791,3 +792,23 @@ def test_a_torn_event_and_sample_are_counted_and_the_run_goes_on(tmp_path: Path)
         assert sum(isinstance(r, Unreadable) for r in records) == 1
         seqs = [r.seq for r in records if not isinstance(r, Unreadable)]
         assert seqs == sorted(set(seqs))
+
+
+def test_a_run_that_the_disk_refuses_to_begin_leaves_no_directory_in_the_way(tmp_path: Path) -> None:
+    code = """
+        import resource, signal, sys
+        from pathlib import Path
+        from qig_core.errors import RecordWriteError
+        from qig_core.rundir.schema import Manifest
+        from qig_core.rundir.writer import RunWriter
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        try:
+            RunWriter.create(Path("runs"), Manifest(id="r"))
+        except RecordWriteError as error:
+            print(error.strerror)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert "File too large" in done.stdout
+    assert list((tmp_path / "runs").iterdir()) == []

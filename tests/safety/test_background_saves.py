@@ -520,6 +520,20 @@ def test_commands_pin_tag_and_prune(tmp_path: Path) -> None:
     assert set(loop.made()) == {10, 60, 70, 80}
 
 
+def test_a_prune_takes_nothing_that_whoever_asked_has_not_seen(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, total=60, profile=QUICK, keep=Keep(newest=9, best=0))
+    asked: list[Command] = []
+
+    def ask() -> None:
+        until(lambda: not saving())
+        asked.append(loop.ask("prune", newest=1, names=[loop.made()[10], loop.made()[40], "step-00000099-abcdef"]))
+
+    loop.at = {45: ask}
+    assert loop.train() == 0
+    assert [int(name.split("-")[1]) for name in loop.answer(asked[0])["names"]] == [10]
+    assert set(loop.made()) == {20, 30, 40, 50, 60}, "40 was the newest"
+
+
 @pytest.mark.parametrize(
     ("verb", "args", "why"),
     [
@@ -534,6 +548,7 @@ def test_commands_pin_tag_and_prune(tmp_path: Path) -> None:
         ("prune", {"newest": True}, "args.newest must be a whole number"),
         ("prune", {"best": 1.5}, "args.best must be a whole number"),
         ("prune", {"newest": 0}, "newest is 0: at least 1"),
+        ("prune", {"names": "all"}, "args.names must be a list of checkpoint names"),
         ("prune", {"best": -1}, "best is -1"),
     ],
 )

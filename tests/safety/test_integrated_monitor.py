@@ -322,11 +322,13 @@ def test_a_failure_after_a_checkpoint_that_was_made_is_told_again(
     assert [line.split(":")[1] for line in capsys.readouterr().err.splitlines()] == [" step 1", " step 3"]
 
 
-def test_a_checkpoint_at_the_end_that_fails_is_1_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_at_the_end_that_the_disk_refuses_is_74_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with IntegratedMonitor.open(tmp_path, save=broken_save) as monitor:
         monitor.check(0, {"loss": 1.0})
         assert monitor.finish(1) is None
-    assert monitor.exit_code == 1
+    assert monitor.exit_code == 74
     assert isinstance(monitor.error, OSError)
     assert "no end checkpoint: OSError" in capsys.readouterr().err
 

@@ -34,6 +34,10 @@ def _findings(run: RunDir, uid: int) -> Iterator[Finding]:
     elif not facts.st_mode & stat.S_IRUSR or not facts.st_mode & stat.S_IXUSR:
         what = f"{str(run.path)!r} is closed to its owner"
         yield Finding(check="permissions", state="bad", what=what, cure=command("chmod", "u+rx", run.path))
+    for path in (run.path, run.checkpoints):
+        if owner == uid and path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+            what = f"{str(path)!r} cannot be written by its owner: nothing can be saved there"
+            yield Finding(check="permissions", state="bad", what=what, cure=command("chmod", "u+wx", path))
     for path in (run.path, run.manifest, run.checkpoints):
         yield from _writable(path, owner)
     yield from _writable_checkpoints(run, owner)

@@ -85,7 +85,8 @@ def checkpoints(known: Known, verify: bool) -> Steps:
     what = ", ".join(f"{number} {word}" for word, number in counts.items()) or "none"
     what += f", {decimal(sum(one.size for one in found))}" if found else ""
     what += "; every byte was read" if verify and found else ""
-    yield Finding(check="checkpoints", state="ok", what=what)
+    whole = counts.keys() <= {"COMPLETE", "NEWER"}
+    yield Finding(check="checkpoints", state="ok" if whole else "bad", what=what)
     sound = False
     for one in found:
         said = f"{one.name} is {status[one.name]}: {'; '.join(problems[one.name])}"
@@ -133,15 +134,17 @@ def leftovers(known: Known) -> Steps:
             yield Finding(check="checkpoints", state="warning", what=what)
         elif entry.name.startswith(QUARANTINED):
             what = f"{entry.name} was set aside, {decimal(_size(path))}: {_reason(path)}"
-            yield Finding(check="checkpoints", state="warning", what=what, cure=command("rm", "-r", path))
+            what += "; mended, it is put back by its name without .bad-"
+            yield Finding(check="checkpoints", state="warning", what=what)
         elif entry.name.startswith((BEING_WRITTEN, BEING_DELETED)) and entry.is_dir(follow_symlinks=False):
             deleted = entry.name.startswith(BEING_DELETED)
             if known.live and (deleted or entry.name.startswith(f"{BEING_WRITTEN}{known.session}-")):
                 what = f"{entry.name} is being {'deleted' if deleted else 'written'}"
                 yield Finding(check="checkpoints", state="ok", what=what)
             else:
-                what = f"{entry.name} is half {'deleted' if deleted else 'written'}, {decimal(_size(path))}"
-                yield Finding(check="checkpoints", state="warning", what=f"{what}; the next session sweeps it")
+                what = f"{entry.name} is being {'deleted' if deleted else 'written'} by nobody, {decimal(_size(path))}"
+                cure = command("qig-core", "checkpoints", "prune", run.path)
+                yield Finding(check="checkpoints", state="warning", what=f"{what}: left by a kill", cure=cure)
 
 
 def _reason(path: Path) -> str:
