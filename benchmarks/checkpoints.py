@@ -108,6 +108,11 @@ class NoDigest:
         pass
 
 
+FASTEST = "the fastest durable write of the round"
+REST_S = 1.0
+"""After a sync, until the disk has dealt with what was deleted: without it whoever writes next pays for that."""
+
+
 @dataclass(kw_only=True)
 class Bench:
     """What the groups share."""
@@ -168,9 +173,12 @@ class Bench:
         turn = self.folder / "turn"
 
         def renew() -> None:
-            shutil.rmtree(turn)
-            turn.mkdir()
+            # The folder itself stays: a new one would lie elsewhere on the disk, on blocks that no turn has touched
+            # yet, and on a virtual disk those take several times as long.
+            for path in turn.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             os.sync()
+            time.sleep(REST_S)
 
         turn.mkdir()
         yield turn, renew
@@ -237,6 +245,10 @@ def save_rows(bench: Bench) -> Iterator[Row]:
         }
         spent = bench.race("save", calls, size=len(bench.content), after=renew)
     yield beside("save, blake3 of every byte", bench.size, spent[OURS], FLOOR, spent[FLOOR], AT_MOST_RAW)
+    # Where the disk lets a plain write wait longer than somebody's file, that one is the floor.
+    durable = (spent[name] for name in (FLOOR, TORCH, SAFETENSORS))
+    fastest = [min(took) for took in zip(*durable, strict=True)]
+    yield beside("save, blake3 of every byte", bench.size, spent[OURS], FASTEST, fastest, AT_MOST_RAW)
     for variant in (UNHASHED, SHA256):
         kernel = variant.replace("ours", "save")
         yield beside(kernel, bench.size, spent[variant], FLOOR, spent[FLOOR], limit=True)
@@ -385,7 +397,7 @@ def scan_rows(bench: Bench) -> Iterator[Row]:
     facts = facts_of(1000, generator)
     for step in range(100):
         metrics = metrics_of(step, generator) | {f"further_{number}": generator.random() for number in range(6)}
-        published(run, files, step, tags=["pinned"] if step % 10 == 0 else ["best"], **(facts | {"metrics": metrics}))
+        published(run, files, step, tags=["pinned"] if step % 10 == 0 else ["good"], **(facts | {"metrics": metrics}))
 
     def ours() -> list[Any]:
         found = list_checkpoints(run)

@@ -72,7 +72,7 @@ def test_the_validation_is_that_of_the_last_run() -> None:
     assert all(row["right"] for row in (*facts["known"], *facts["kappa"]))
 
 
-@pytest.mark.parametrize("name", ["geometry", "measures"])
+@pytest.mark.parametrize("name", ["geometry", "measures", "checkpoints"])
 def test_the_tables_are_those_of_the_last_whole_runs(name: str) -> None:
     facts = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert not facts.get("quick")
