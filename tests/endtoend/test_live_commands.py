@@ -19,7 +19,7 @@ from tests.endtoend.commands import core, core_json, start_core, wait_for_step
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[RunDir]:
     config = tmp_path / "often.toml"
-    config.write_text("[cadence]\ncheckpoint_every = 20\nmeasure_every = 5\n")
+    config.write_text("[cadence]\ncheckpoint_every = 20\nmeasure_every = 5\n[checkpoints]\nnewest = 100000\n")
     words = ("train", "--preset", "tiny", "--steps", "1000000", "--config", config, "--runs", tmp_path, "--id", "live")
     trainer = start_core(*words)
     wait_for_step(tmp_path, 45)

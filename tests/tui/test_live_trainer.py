@@ -23,7 +23,22 @@ def events_of(run, kind):
 
 
 async def test_a_real_run_is_paused_taken_back_and_goes_on(tmp_path):
-    trainer = start_core("train", "--preset", "tiny", "--steps", "1000000", "--runs", tmp_path, "--id", "live")
+    keep_all = tmp_path / "keep.toml"  # what a test has seen must not be pruned before it presses the key
+    keep_all.write_text("[checkpoints]\nnewest = 100000\n")
+    words = (
+        "train",
+        "--preset",
+        "tiny",
+        "--config",
+        keep_all,
+        "--steps",
+        "1000000",
+        "--runs",
+        tmp_path,
+        "--id",
+        "live",
+    )
+    trainer = start_core(*words)
     try:
         run = RunDir(tmp_path / "live")
         wait_for_step(tmp_path, 12)
