@@ -209,9 +209,9 @@ def go_on(
                 f"there is no checkpoint in {str(run.checkpoints)!r} yet, and its birth was another run's: fork "
                 f"{printable(origin, 200)} again"
             )
-        elif not or_from_birth or (gone := once_there(run)):
-            more = "" if not or_from_birth else f"; {gone}"
-            raise CheckpointError(f"there is no checkpoint in {str(run.checkpoints)!r} to go on from{more}")
+        elif (gone := once_there(run)) or not or_from_birth:
+            where = repr(str(run.checkpoints))
+            raise CheckpointError("; ".join(filter(None, (f"there is no checkpoint in {where} to go on from", gone))))
         amend(manifest)
         return restored.checkpoint
 

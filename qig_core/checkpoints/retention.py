@@ -11,10 +11,8 @@ from typing import Any
 
 from qig_core.checkpoints.ranking import DEFAULT_SCORE, published_key, rank_key, score_of
 from qig_core.errors import ConfigError
-from qig_core.rundir.schema import CheckpointManifest
+from qig_core.rundir.schema import PINNED, CheckpointManifest
 
-PINNED = "pinned"
-"""The tag that keeps a checkpoint until it is taken away."""
 EMERGENCY = "emergency"
 """The reason, and the tag, of what was saved when a run was stopped."""
 

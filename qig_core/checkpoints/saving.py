@@ -12,14 +12,14 @@ from qig_core.checkpoints.pruning import Pruned, carry_out, plan_prune, planning
 from qig_core.checkpoints.pytree import to_files
 from qig_core.checkpoints.ranking import best
 from qig_core.checkpoints.recovery import Amend, Restored, go_on, prepare
-from qig_core.checkpoints.retention import EMERGENCY, PINNED, Keep
+from qig_core.checkpoints.retention import EMERGENCY, Keep
 from qig_core.checkpoints.rng import capture_rng, restore_rng
 from qig_core.checkpoints.staging import Stage
 from qig_core.checkpoints.store import Payload, publish
 from qig_core.checkpoints.upkeep import add_tag, remove_tag
 from qig_core.errors import QigError
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.schema import CheckpointManifest
+from qig_core.rundir.schema import PINNED, CheckpointManifest
 from qig_core.rundir.writer import RunWriter
 
 MONITOR_KEY = "monitor"

@@ -35,7 +35,7 @@ def show(run: RunAt, checkpoint: Checkpoint = None, runs: Runs = None, json: Jso
     """What one checkpoint holds and what was known when it was made; the latest where none is named."""
     from qig_core.checkpoints import commands
     from qig_core.checkpoints.catalog import resolve
-    from qig_core.commands.keeping import facts_of
+    from qig_core.commands.showing import facts_of
 
     where, selector = find_run_at(run, checkpoint, runs)
     text = "latest" if selector is None else selector

@@ -10,9 +10,9 @@ from typing import Any
 import typer
 from rich.filesize import decimal
 
-from qig_core.checkpoints.catalog import Found, resolve
+from qig_core.checkpoints.catalog import resolve
 from qig_core.checkpoints.pruning import carry_out, planning, recorded_keep
-from qig_core.checkpoints.retention import PINNED, Keep, Plan
+from qig_core.checkpoints.retention import Keep, Plan
 from qig_core.checkpoints.upkeep import add_tag, remove_stale_temporaries, remove_tag
 from qig_core.checkpoints.verification import verify
 from qig_core.commands.asking import ask
@@ -21,7 +21,7 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import RunLock, lock_holder
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.records import RecordFile
-from qig_core.rundir.schema import Event
+from qig_core.rundir.schema import PINNED, Event
 from qig_core.terminal import command, print_json, print_table, progress_bar, tell
 
 Record = Callable[..., int]
@@ -183,33 +183,3 @@ def _result(found: Plan, keep: Keep, *, dry_run: bool, names: list[str]) -> dict
 
 def _many(count: int) -> str:
     return "1 checkpoint" if count == 1 else f"{count} checkpoints"
-
-
-def facts_of(found: Found) -> list[tuple[str, str]]:
-    """What one checkpoint is, for people: label and value."""
-    manifest = found.manifest
-    rows = [("checkpoint", found.name), ("status", "; ".join((found.status, *found.problems)))]
-    if manifest is None:
-        return rows
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.t))
-    rows += [
-        ("step", str(manifest.step)),
-        ("published", when),
-        ("reason", manifest.reason),
-        ("tags", " ".join(found.tags) or "–"),
-        ("size", decimal(found.size)),
-        ("training", "–" if manifest.training_s is None else f"{manifest.training_s:.1f} s"),
-        ("parent", manifest.parent or "the birth of the run"),
-        ("fingerprint", manifest.fingerprint),
-        ("regime", manifest.regime or "–"),
-        ("data position", "  ".join(f"{key} {value}" for key, value in manifest.data_position.items()) or "–"),
-        ("versions", "  ".join(f"{key} {value}" for key, value in manifest.versions.items()) or "–"),
-    ]
-    if manifest.git is not None:
-        rows.append(("git", manifest.git.revision + (" (with changes)" if manifest.git.dirty else "")))
-    rows += [("file", f"{file.path}  {decimal(file.size)}") for file in manifest.files]
-    for metric, value in sorted(manifest.metrics.items()):
-        shown = manifest.nonfinite.get(metric, "not measured") if value is None else f"{value:.6g}"
-        rows.append((metric, shown))
-    rows += [("condition", f"{name}: {state}") for name, state in sorted(manifest.conditions.items())]
-    return rows

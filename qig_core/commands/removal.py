@@ -15,14 +15,13 @@ import msgspec
 from rich.filesize import decimal
 
 from qig_core.checkpoints.catalog import in_words, list_checkpoints
-from qig_core.checkpoints.retention import PINNED
 from qig_core.errors import CheckpointError, RecordWriteError, Refused, RunFormatError, RunLocked, RunNotFound
 from qig_core.rundir.atomic import fsync_directory
 from qig_core.rundir.host import process_is
 from qig_core.rundir.layout import BEING_DELETED, RunDir, list_runs, resolve_run
 from qig_core.rundir.lock import RunLock, refuse_if_locked
 from qig_core.rundir.reader import format_of, open_regular, read_manifest
-from qig_core.rundir.schema import FORMAT, Manifest
+from qig_core.rundir.schema import FORMAT, PINNED, Manifest
 from qig_core.rundir.values import is_run_id
 from qig_core.terminal import command
 

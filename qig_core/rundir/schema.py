@@ -214,6 +214,10 @@ class Ack(msgspec.Struct, omit_defaults=True):
         return self.last is not None and self.last.stage in ("done", "refused", "stopped")
 
 
+PINNED = "pinned"
+"""The tag that keeps a checkpoint until it is taken away."""
+
+
 class FileEntry(msgspec.Struct, omit_defaults=True):
     """A payload file of a checkpoint."""
 

@@ -224,16 +224,20 @@ class RunWriter:
         if not is_run_id(manifest.id):
             raise UsageError(f"run id {manifest.id[:100]!r}: letters, digits, '.', '_', '-' (not first), at most 100")
         run = RunDir(root / manifest.id)
+        made = False
         try:
             if not root.is_dir():
                 root.mkdir(parents=True, exist_ok=True)
                 fsync_directory(root.absolute().parent)
             run.path.mkdir()
+            made = True  # and what cannot become a run is not left in the way of one
             for folder in (run.checkpoints, run.emergencies, run.artifacts):
                 folder.mkdir()
             fsync_directory(root)
         except OSError as error:
-            if isinstance(error, FileExistsError) and run.path.is_dir():
+            if made:
+                shutil.rmtree(run.path, ignore_errors=True)
+            elif isinstance(error, FileExistsError) and run.path.is_dir():
                 raise UsageError(f"{str(run.path)!r} exists; resume that run or choose another id") from error
             raise RecordWriteError(error.errno, f"cannot make {str(run.path)!r}: {error.strerror}") from error
         manifest.created_t = manifest.created_t or time.time()
@@ -242,7 +246,7 @@ class RunWriter:
         try:
             return cls._holding(run, manifest, None, fsync, buffered)
         except BaseException:
-            shutil.rmtree(run.path, ignore_errors=True)  # made a moment ago: what cannot be a run is no obstacle to one
+            shutil.rmtree(run.path, ignore_errors=True)
             raise
 
     @classmethod

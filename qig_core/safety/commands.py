@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qig_core.errors import CheckpointError, UsageError
-from qig_core.rundir.schema import Command
+from qig_core.rundir.schema import PINNED, Command
 from qig_core.rundir.values import is_run_id
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.abort import Cause, EmergencyAbortHandler
@@ -173,7 +173,7 @@ class CommandDesk:
                 name = args.get("checkpoint")
                 if not isinstance(name, str) or not is_run_id(name):
                     raise UsageError(_NAME_WANTED)
-                word = args.get("tag") if command.verb == "tag" else "pinned"
+                word = args.get("tag") if command.verb == "tag" else PINNED
                 if not isinstance(word, str):
                     raise UsageError("args.tag must be a word")
                 change = keeper.untag if command.verb == "unpin" or args.get("remove") is True else keeper.tag

@@ -62,6 +62,10 @@ class ResetPolicy:
         """A save begins in the background: what `saved` then tells of is of now."""
         self._begun, self._spoiled = Candidate("", self._check, self.number), False
 
+    def not_saved(self) -> None:
+        """That save came to nothing."""
+        self._begun = None
+
     def saved(self, name: str, *, sound: bool) -> None:
         """A checkpoint was made, now or as `saving` said, or the run goes on from it.
 

@@ -304,6 +304,7 @@ class Saves:
             made, gone = coming.result()
         except Exception as error:
             self._best, self._best_asked = None, False  # it may have been this one
+            self._policy.not_saved()
             self._failed(step, self._reason, error)
             return
         self.error = None

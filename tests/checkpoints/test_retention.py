@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qig_core.checkpoints.ranking import rank_key
-from qig_core.checkpoints.retention import EMERGENCY, PINNED, Keep, Plan, Shelved, plan
+from qig_core.checkpoints.retention import EMERGENCY, Keep, Plan, Shelved, plan
 from qig_core.errors import ConfigError
-from qig_core.rundir.schema import CheckpointManifest
+from qig_core.rundir.schema import PINNED, CheckpointManifest
 
 RUN = "a-run"
 NAN = float("nan")

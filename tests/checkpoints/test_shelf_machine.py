@@ -21,13 +21,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from qig_core.checkpoints.catalog import Found, list_checkpoints
 from qig_core.checkpoints.pruning import carry_out, plan_prune, planning
 from qig_core.checkpoints.recovery import newest_verified
-from qig_core.checkpoints.retention import EMERGENCY, PINNED, Keep, Plan
+from qig_core.checkpoints.retention import EMERGENCY, Keep, Plan
 from qig_core.checkpoints.store import publish
 from qig_core.checkpoints.upkeep import add_tag, remove_stale_temporaries, remove_tag
 from qig_core.checkpoints.verification import verify
 from qig_core.errors import CheckpointError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lock import RunLock
+from qig_core.rundir.schema import PINNED
 
 PAYLOAD = "weights.bin"
 LISTED = {"": "COMPLETE", "flipped": "COMPLETE", "cut": "TORN", "missing": "TORN", "manifest": "UNREADABLE"}

@@ -47,3 +47,16 @@ def wait_for_step(root: Path, step: int, timeout_s: float = 60.0) -> Path:
             return runs[-1].path
         time.sleep(0.05)
     raise AssertionError(f"no run under {root} reached step {step} in {timeout_s} s")
+
+
+WRITES = """
+import sys
+from pathlib import Path
+from qig_core.rundir.layout import RunDir
+from qig_core.rundir.writer import RunWriter
+with RunWriter.reopen(RunDir(Path(sys.argv[1]))) as writer:
+    writer.telemetry.log(7, {"loss": 1.0})
+    print("writes", flush=True)
+    sys.stdin.readline()
+"""
+"""A program that is the writer of the run at argv[1] until a line comes."""

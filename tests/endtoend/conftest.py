@@ -1,10 +1,14 @@
-"""One finished run for all end-to-end tests."""
+"""One finished run for all end-to-end tests, and a writer that lives beside a test."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.endtoend.commands import core
+from qig_core.rundir.layout import RunDir
+from tests.endtoend.commands import WRITES, core
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (run,) = [path for path in root.iterdir() if path.is_dir()]
     return run
+
+
+@pytest.fixture
+def live(run: RunDir) -> Iterator["subprocess.Popen[str]"]:
+    """The run of a module's own fixture `run`, written by another process until it is let go."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITES, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writes\n"
+    yield process
+    process.communicate("stop\n", timeout=60)
+    assert process.returncode == 0

@@ -25,19 +25,8 @@ from qig_core.rundir.mounts import Mount, mount_in
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.schema import Ack, Command, Manifest, Stage
 from qig_core.rundir.writer import RunWriter
-from tests.endtoend.commands import core, core_json
+from tests.endtoend.commands import WRITES, core, core_json
 from tests.endtoend.test_what_commands_load import REPORT, run_code
-
-WRITES = """
-import sys
-from pathlib import Path
-from qig_core.rundir.layout import RunDir
-from qig_core.rundir.writer import RunWriter
-with RunWriter.reopen(RunDir(Path(sys.argv[1]))) as writer:
-    writer.telemetry.log(7, {"loss": 1.0})
-    print("writes", flush=True)
-    sys.stdin.readline()
-"""
 
 
 def put(run: RunDir, step: int, **facts: Any) -> str:
@@ -63,19 +52,6 @@ def run(tmp_path: Path) -> RunDir:
         for step in (3, 5):
             put(writer.run, step)
     return writer.run
-
-
-@pytest.fixture
-def live(run: RunDir) -> Iterator["subprocess.Popen[str]"]:
-    """The run, written by another process until it is let go."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITES, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "writes\n"
-    yield process
-    process.communicate("stop\n", timeout=60)
-    assert process.returncode == 0
 
 
 def said(run: RunDir, state: str = "", **options: Any) -> list[str]:

@@ -6,7 +6,6 @@ import pty
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,6 @@ from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.schema import Manifest, Parent
 from qig_core.rundir.writer import RunWriter
 from tests.endtoend.commands import core
-
-WRITES = """
-import sys
-from pathlib import Path
-from qig_core.rundir.layout import RunDir
-from qig_core.rundir.writer import RunWriter
-with RunWriter.reopen(RunDir(Path(sys.argv[1]))):
-    print("writes", flush=True)
-    sys.stdin.readline()
-"""
 
 
 def make(root: Path, run_id: str, name: str = "", parent: str | None = None) -> RunDir:
@@ -52,19 +41,6 @@ def run(root: Path) -> RunDir:
     for step, tags in ((3, ["pinned"]), (5, [])):
         publish(run, session="5e55", step=step, reason="interval", files={"a.bin": b"a" * 4000}, tags=tags)
     return run
-
-
-@pytest.fixture
-def live(run: RunDir) -> Iterator["subprocess.Popen[str]"]:
-    """The run, written by another process until it is let go."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITES, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "writes\n"
-    yield process
-    process.communicate("stop\n", timeout=60)
-    assert process.returncode == 0
 
 
 def on_a_terminal(answer: str, *arguments: str | Path) -> tuple[int, str]:

@@ -36,6 +36,23 @@ def test_a_checkpoint_is_good_after_enough_checks_without_an_alarm() -> None:
     assert good(policy) == ["a"]
 
 
+def test_a_save_in_the_background_counts_from_when_it_began_and_a_failed_one_not_at_all() -> None:
+    policy = ResetPolicy(SETTINGS)
+    policy.saving()
+    checked(policy, 3)
+    policy.saved("a", sound=True)
+    checked(policy, 2)
+    assert good(policy) == ["a"]
+    policy.saving()
+    checked(policy, 1, alarming=True)
+    policy.not_saved()
+    policy.saved("b", sound=True)
+    checked(policy, 4)
+    assert good(policy) == ["a"], "not from when the other one began"
+    checked(policy, 1)
+    assert good(policy) == ["b", "a"], "nor spoiled by an alarm before it"
+
+
 def test_an_alarm_takes_from_all_that_wait_the_chance_to_become_good() -> None:
     policy = with_good("a")
     policy.saved("b", sound=True)
