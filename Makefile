@@ -52,7 +52,7 @@ screenshots: $(STAMP)
 # All of them run, also after one that missed a mark.
 bench: $(STAMP) $(PEERS_STAMP)
 	@status=0; \
-	for each in telemetry step_overhead safety checkpoints train_step measures; do $(BIN)/python benchmarks/$$each.py || status=1; done; \
+	for each in telemetry step_overhead safety checkpoints dashboard train_step measures; do $(BIN)/python benchmarks/$$each.py || status=1; done; \
 	$(PEERS)/bin/python benchmarks/geometry.py || status=1; \
 	exit $$status
 

@@ -1,62 +1,63 @@
 """The switchboard: which screen stands first, the themes, the keys that work everywhere. Nothing else."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from os import environ
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import AppFocus, Event, Resize
 from textual.screen import Screen
-from textual.theme import Theme
 
+from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
+from qig_tui import terminal, themes
+from qig_tui.memory import Memory
+from qig_tui.text import safe
+from qig_tui.thrift import Thrifty
 
-DARK = Theme(
-    name="qig-dark",
-    primary="#6cb6d9",
-    secondary="#d9a0e0",
-    accent="#6cb6d9",
-    success="#7fc48f",
-    warning="#e3b15c",
-    error="#f0716b",
-    foreground="#d6dbe2",
-    background="#0f1318",
-    surface="#151a21",
-    panel="#1a2029",
-    dark=True,
-)
-LIGHT = Theme(
-    name="qig-light",
-    primary="#1f6f97",
-    secondary="#8a3f94",
-    accent="#1f6f97",
-    success="#2d7d41",
-    warning="#96600a",
-    error="#b8312c",
-    foreground="#1e2429",
-    background="#fbfaf7",
-    surface="#f3f1ec",
-    panel="#eae7df",
-    dark=False,
-)
-
+if TYPE_CHECKING:
+    from textual.command import Provider
+    from textual.driver import Driver
 
 _REMOTE_FRAME_S = 0.5
 """Over SSH two pictures a second: a slow line carries them, and a key is not behind a queue of them."""
+_ASKING = ("ask(", "send(")
+"""How the actions begin that ask something of a run."""
+
+
+def _palette() -> type["Provider"]:
+    """What the palette offers; imported when it is opened first."""
+    from qig_tui.palette import Everything
+
+    return Everything
 
 
 class QigApp(App[int]):
-    """Opens one run, or the list of runs in a folder."""
+    """Opens one run, or the list of runs in a folder.
+
+    Args:
+        theme: a name, one of ours without its "qig-", or "auto": the one in the memory, else what suits the terminal.
+        memory: what a person chose before; without it nothing is kept.
+
+    Raises:
+        ValueError: there is no such theme.
+    """
 
     TITLE = "qig-tui"
     CSS_PATH = "app.tcss"
+    COMMANDS: ClassVar[set[type["Provider"] | Callable[[], type["Provider"]]]] = {_palette}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t", "toggle_light", "theme", tooltip="Change between dark and light"),
         Binding("question_mark", "show_help", "help", key_display="?", tooltip="Every key and what it does"),
         Binding("q", "leave", "quit", tooltip="Leave; the run goes on"),
-        Binding("ctrl+q", "leave", "quit", show=False, priority=True),
+        Binding("ctrl+c", "leave", "quit", show=False, tooltip="Leave; the run goes on", system=True),
+        Binding("ctrl+q", "leave", "quit", show=False, tooltip="Leave; the run goes on", priority=True),
+        Binding("ctrl+l", "redraw", "redraw", show=False, tooltip="Draw the whole screen anew"),
+        Binding("ctrl+z", "suspend_process", "suspend", show=False, tooltip="To the shell; fg comes back"),
     ]
 
     def __init__(
@@ -66,46 +67,115 @@ class QigApp(App[int]):
         is_run: bool,
         read_only: bool = False,
         owned: bool = False,
-        light: bool = False,
+        theme: str = terminal.DARK,
+        memory: Memory | None = None,
         remote: bool = False,
+        driver: "type[Driver] | None" = None,
     ) -> None:
-        super().__init__()
+        # Without colours Textual would send greys; asked for the terminal's own colours it sends none at all.
+        super().__init__(driver, ansi_color=True if "NO_COLOR" in environ else None)
         self._path = path
         self._is_run = is_run
         self._read_only = read_only
         self._owned = owned
         self._frame_s = _REMOTE_FRAME_S if remote else None
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
-        self.theme = LIGHT.name if light else DARK.name
+        self._memory = Memory() if memory is None else memory
+        self._leaving = False
+        for ours in themes.OURS:
+            self.register_theme(ours)
+        if theme == terminal.AUTO:
+            theme = self._suiting()
+        self._first_theme: str | None = themes.named(theme, self.available_themes)
+        self.theme = self._first_theme
+
+    def _suiting(self) -> str:
+        """What somebody chose last, if it is still there and the terminal has the colours for it; else by its kind."""
+        few = self.no_color or self.console.color_system == "standard"
+        chosen = self.get_theme(self._memory.chosen.theme)
+        return chosen.name if chosen and (chosen.ansi or not few) else terminal.suiting(environ, few=few)
 
     def on_mount(self) -> None:
+        self._memory.listen(self._tell_problem)
         if self._is_run:
-            from qig_tui.screens.run import FRAME_S, RunScreen
-
-            frame_s = self._frame_s or FRAME_S
-            run = RunDir(self._path)
-            self.push_screen(RunScreen(run, read_only=self._read_only, owned=self._owned, frame_s=frame_s))
+            self.push_screen(self._run_screen(RunDir(self._path), owned=self._owned))
         else:
             from qig_tui.screens.runs import RunsScreen
 
-            self.push_screen(RunsScreen(self._path, read_only=self._read_only, frame_s=self._frame_s))
+            memory, frame_s = self._memory, self._frame_s
+            self.push_screen(RunsScreen(self._path, read_only=self._read_only, frame_s=frame_s, memory=memory))
+
+    def _run_screen(self, run: RunDir, *, owned: bool = False) -> Screen[None]:
+        """Raises: RunFormatError."""
+        from qig_tui.screens.run import FRAME_S, RunScreen
+
+        frame_s = self._frame_s or FRAME_S
+        return RunScreen(run, read_only=self._read_only, owned=owned, memory=self._memory, frame_s=frame_s)
+
+    async def on_event(self, event: Event) -> None:
+        """A terminal of another size, or one that had been out of sight, may show anything."""
+        if isinstance(event, Resize | AppFocus):
+            self._forget()
+        await super().on_event(event)
+
+    def _forget(self) -> None:
+        # Mypy thinks that no Driver can be Thrifty as well.
+        driver: object = self._driver
+        if isinstance(driver, Thrifty):
+            driver.forget()
+
+    def action_redraw(self) -> None:
+        self._forget()
+        self.refresh(repaint=True, layout=True)
+
+    def _tell_problem(self, words: str) -> None:
+        self.notify(safe(words, 300), title="what you choose is not kept", severity="warning", markup=False)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of runs that is open, or that the open run lies in."""
+        return self._path.parent if self._is_run else self._path
+
+    def open_run(self, run: RunDir) -> None:
+        """Show a run, in the place of another one; one that this command started stays behind it."""
+        try:
+            screen = self._run_screen(run)
+        except RunFormatError as error:
+            self.notify(safe(error, 300), severity="error", markup=False)
+            return
+        if hasattr(self.screen, "run_dir") and not self._owned:
+            self.switch_screen(screen)
+        else:
+            self.push_screen(screen)
+
+    def get_css_variables(self) -> dict[str, str]:
+        self.theme_variables = themes.variables(super().get_css_variables())
+        return self.theme_variables
+
+    def watch_theme(self, theme: str) -> None:
+        """A theme that somebody chose is remembered; the one of the start is not their choice."""
+        if theme != self._first_theme:
+            self._first_theme = None
+            self._memory.change(theme=theme)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: what the screen's keys do, without what would need a mouse or write files unasked."""
-        for command in super().get_system_commands(screen):
-            if command.title not in ("Maximize", "Minimize", "Screenshot"):
-                yield command
+        """What the keys of the screen and of the app do; none that asks something of a run where all are disabled."""
         found: dict[str, SystemCommand] = {}
         for active in screen.active_bindings.values():
             binding = active.binding
-            if active.node is screen and binding.show and binding.tooltip:
-                run = partial(self.run_action, binding.action, screen)
-                found[binding.action] = SystemCommand(binding.description.capitalize(), binding.tooltip, run)
+            if not (active.node is screen or active.node is self) or not binding.tooltip:
+                continue
+            if not binding.show or (self._read_only and binding.action.startswith(_ASKING)):
+                continue
+            run = partial(self.run_action, binding.action, active.node)
+            found[binding.action] = SystemCommand(binding.description.capitalize(), binding.tooltip, run)
         yield from found.values()
 
     def action_toggle_light(self) -> None:
-        self.theme = DARK.name if not self.current_theme.dark else LIGHT.name
+        other = themes.counterpart(self.current_theme, self.available_themes)
+        if other is None:
+            self.notify("these are the terminal's own colours; ctrl+p chooses another theme", markup=False)
+        else:
+            self.theme = other
 
     def action_show_help(self) -> None:
         from qig_tui.screens.help import HelpScreen
@@ -113,9 +183,21 @@ class QigApp(App[int]):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen.active_bindings))
 
-    @work(exclusive=True, group="leave")
+    async def action_quit(self) -> None:
+        """Textual's own way out is ours."""
+        self.action_leave()
+
+    @work(group="leave")
     async def action_leave(self) -> None:
-        """A screen may have a question first."""
-        may_leave = getattr(self.screen, "may_leave", None)
-        if may_leave is None or await may_leave():
+        """A screen may have a question first, also one that lies below."""
+        if self._leaving:
+            return
+        self._leaving = True
+        try:
+            for screen in reversed(self.screen_stack):
+                may_leave = getattr(screen, "may_leave", None)
+                if may_leave is not None and not await may_leave():
+                    return
             self.exit(0)
+        finally:
+            self._leaving = False

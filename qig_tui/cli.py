@@ -6,7 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from qig_tui.terminal import AUTO, DARK, SHORT, has_colours, is_blind
+
+if TYPE_CHECKING:
+    from textual.driver import Driver
 
 USAGE = 2
 
@@ -59,7 +64,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--read-only", action="store_true", help="disable every command")
     made.add_argument("--screenshot", metavar="OUT.svg", help="write the first full screen as SVG and leave")
     made.add_argument("--size", type=_size, metavar="160x48", help="with --screenshot: columns x rows")
-    made.add_argument("--theme", choices=("dark", "light"), default="dark", help="colours at the start (key: t)")
+    made.add_argument(
+        "--theme",
+        metavar="NAME",
+        help=f"colours of this start: auto (default: those chosen last, else what suits the terminal), "
+        f"{', '.join(SHORT)}, or any theme of Textual",
+    )
     # For a launcher that started the trainer itself: leaving a live run asks what becomes of it.
     made.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)
     return made
@@ -160,21 +170,48 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
             open_run(run)
         except RunFormatError as error:
             return _refuse(str(error))
+    screenshot = arguments.screenshot is not None
+    if screenshot:
+        # The same whoever takes it.
+        os.environ.pop("NO_COLOR", None)
+    else:
+        if not sys.stdout.isatty():
+            return _refuse("this is not a terminal; --once prints a snapshot")
+        if is_blind(os.environ):
+            return _refuse(
+                f"a terminal of the type {os.environ['TERM']!r} cannot place text; set TERM to what it is, or --once "
+                "prints a snapshot"
+            )
+        if not has_colours(os.environ):
+            os.environ["NO_COLOR"] = "1"
+        elif "NO_COLOR" in os.environ:
+            # Set and empty it means nothing; Textual would heed it.
+            del os.environ["NO_COLOR"]
     remote = bool(os.environ.get("SSH_CONNECTION"))
     # Textual reads both when it is imported; a slow line is spared frames that nobody can see.
     os.environ.setdefault("TEXTUAL_FPS", "15" if remote else "30")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    # A key must not wait for the thread that reads: it has the interpreter for a millisecond at a time, not for five.
+    sys.setswitchinterval(0.001)
     from qig_tui.app import QigApp
+    from qig_tui.memory import Memory, state_path
 
-    app = QigApp(
-        run.path,
-        is_run=is_run,
-        read_only=arguments.read_only,
-        owned=arguments.owned,
-        light=arguments.theme == "light",
-        remote=remote,
-    )
-    if arguments.screenshot:
+    memory = Memory() if screenshot else Memory(state_path())
+    theme = arguments.theme or (DARK if screenshot else AUTO)
+    try:
+        app = QigApp(
+            run.path,
+            is_run=is_run,
+            read_only=arguments.read_only,
+            owned=arguments.owned,
+            theme=theme,
+            memory=memory,
+            remote=remote,
+            driver=_driver(),
+        )
+    except ValueError as error:
+        return _refuse(str(error))
+    if screenshot:
         from qig_tui.screenshot import take_screenshot
 
         try:
@@ -182,10 +219,17 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
         except OSError as error:
             return _refuse(f"{arguments.screenshot!r} cannot be written: {error.strerror}")
         return 0
-    if not sys.stdout.isatty():
-        return _refuse("this is not a terminal; --once prints a snapshot")
     app.run()
     return app.return_code
+
+
+def _driver() -> "type[Driver] | None":
+    """Ours for a terminal; None leaves it to Textual: one that was asked for by name, as a web server does."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return None
+    from qig_tui.driver import ThriftyDriver
+
+    return ThriftyDriver
 
 
 if __name__ == "__main__":

@@ -3,134 +3,23 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from copy import copy
-from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qig_core.rundir.schema import Sample, Scalars, Unreadable
-from qig_core.rundir.values import decode_basin
+from qig_tui.detail import Detail, detail_of
+from qig_tui.records import basin_of, columns_of
+from qig_tui.series import BEYOND, CAPACITY, Bools, Branches, Floats, Ints, Segments, Series, last_at
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
-CAPACITY = 1 << 16
-"""Points kept of one metric; above it the series is thinned to half."""
 MAX_METRICS = 256
+MAX_POINTS = 1 << 20
+"""Points kept of all metrics together: a run of very many metrics keeps fewer of each."""
 MAX_SEGMENTS = 1 << 16
+MAX_REGIMES = 64
 _BASINS = 64
-_NEVER = np.iinfo(np.int64).max
-_KINDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
-
-def kept_by_thinning(step: Ints, value: Floats, segment: NDArray[np.int32], width: int) -> NDArray[np.intp]:
-    """Indices of the lowest, the highest and the first non-finite point of every bucket of `width` steps.
-
-    Edges lie at multiples of `width`, so that thinning again, or thinning more data, keeps the same points.
-    """
-    bucket = step // width
-    new = np.empty(len(step), dtype=np.bool_)
-    new[0] = True
-    np.logical_or(bucket[1:] != bucket[:-1], segment[1:] != segment[:-1], out=new[1:])
-    starts = np.flatnonzero(new)
-    group = np.cumsum(new) - 1
-    finite = np.isfinite(value)
-    lowest = np.minimum.reduceat(np.where(finite, value, np.inf), starts)
-    highest = np.maximum.reduceat(np.where(finite, value, -np.inf), starts)
-    keep = np.zeros(len(step), dtype=np.bool_)
-    for mask in (finite & (value == lowest[group]), finite & (value == highest[group]), ~finite):
-        found = np.flatnonzero(mask)
-        if len(found):
-            first = np.ones(len(found), dtype=np.bool_)
-            first[1:] = group[found][1:] != group[found][:-1]
-            keep[found[first]] = True
-    keep[-1] = True
-    return np.flatnonzero(keep)
-
-
-class Series:
-    """One metric: step, value and segment of every point kept, in the order of the file.
-
-    A value that was not finite stands as nan, inf or -inf: a chart marks it on the edge.
-    """
-
-    def __init__(self, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
-        self._n = 0
-        self._width = 4
-        self._step = np.empty(64, dtype=np.int64)
-        self._value = np.empty(64, dtype=np.float64)
-        self._segment = np.empty(64, dtype=np.int32)
-        self.seen = 0
-        """Points that came, kept or not."""
-
-    def __len__(self) -> int:
-        return self._n
-
-    @property
-    def step(self) -> Ints:
-        return self._step[: self._n]
-
-    @property
-    def value(self) -> Floats:
-        return self._value[: self._n]
-
-    @property
-    def segment(self) -> NDArray[np.int32]:
-        return self._segment[: self._n]
-
-    @property
-    def last(self) -> tuple[int, float] | None:
-        """Step and value of the newest point."""
-        return (int(self._step[self._n - 1]), float(self._value[self._n - 1])) if self._n else None
-
-    @property
-    def extremes(self) -> tuple[float, float] | None:
-        """The lowest and the highest finite value; thinning keeps both."""
-        finite = self.value[np.isfinite(self.value)]
-        return (float(finite.min()), float(finite.max())) if len(finite) else None
-
-    def still(self) -> "Series":
-        """As it is now, to look at only. It shares the arrays: what is in use of them is never written again."""
-        return copy(self)
-
-    def extend(self, step: Ints, value: Floats, segment: NDArray[np.int32]) -> None:
-        need = self._n + len(step)
-        if need > len(self._step):
-            room = max(need, min(2 * len(self._step), self._capacity + self._capacity // 8))
-            self._step = np.concatenate((self.step, np.empty(room - self._n, dtype=np.int64)))
-            self._value = np.concatenate((self.value, np.empty(room - self._n, dtype=np.float64)))
-            self._segment = np.concatenate((self.segment, np.empty(room - self._n, dtype=np.int32)))
-        self._step[self._n : need] = step
-        self._value[self._n : need] = value
-        self._segment[self._n : need] = segment
-        self._n = need
-        self.seen += len(step)
-        self._thin()
-
-    def _thin(self) -> None:
-        if self._n <= self._capacity:
-            return
-        room = self._capacity * 5 // 8
-        keep = kept_by_thinning(self.step, self.value, self.segment, self._width)
-        while len(keep) > room and self._width < 1 << 60:
-            self._width *= 2
-            keep = kept_by_thinning(self.step, self.value, self.segment, self._width)
-        # Steps that jump about cannot be bucketed: then the oldest points go.
-        keep = keep[-room:]
-        self._step, self._value, self._segment = self._step[keep], self._value[keep], self._segment[keep]
-        self._n = len(keep)
-
-    def prepend(self, older: "Series", segment_offset: int) -> None:
-        """Put what came before in front; my segments move up by `segment_offset`."""
-        step, value, segment = self.step, self.value, self.segment + np.int32(segment_offset)
-        seen = self.seen
-        self._step, self._value, self._segment = older.step.copy(), older.value.copy(), older.segment.copy()
-        self._n, self.seen = len(older), older.seen
-        self.extend(step, value, segment)
-        self.seen = older.seen + seen
+_PAUSE_S = 20.0
+_MOST_AWAITED = 1 << 18
+_REGIME_CAPACITY = 1 << 13
 
 
 class History:
@@ -143,8 +32,17 @@ class History:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._series: dict[str, Series] = {}
-        self._rewinds: list[int] = []
+        self._rewinds: list[tuple[int, int]] = []
+        """Seq and step of the first sample of every segment but the first."""
+        self._branches = Branches()
+        self._regimes = Series(_REGIME_CAPACITY)
+        """Where the regime became another one, as the place of its name in `_regime_names`."""
+        self._regime_names: list[str] = []
+        self.detail: Detail | None = None
+        self._since: list[Sample | Scalars] | None = None
+        """What came since a detail was asked for: whoever reads the file again may have been too early for it."""
         self._last_seq = -1
+        self._first_seq = -1
         self._first_step: int | None = None
         self.step: int | None = None
         self.t: float | None = None
@@ -170,6 +68,68 @@ class History:
         """The points of a metric; an empty series where it was never measured."""
         return self._series.get(name) or Series(self._capacity)
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The first and the last step that were read of any metric."""
+        steps = [series.step for series in self._series.values() if len(series)]
+        if not steps:
+            return 0, 1
+        if self.segments == 1:
+            return min(int(s[0]) for s in steps), max(int(s[-1]) for s in steps)
+        return min(int(s.min()) for s in steps), max(int(s.max()) for s in steps)
+
+    def series_within(self, name: str, first: int, last: int | None) -> Series:
+        """The points of a metric to draw a range of steps with: all of them, where they were read again."""
+        if self.detail is not None and name in self.detail.series and self.detail.covers(first, last):
+            return self.detail.series[name]
+        return self.series(name)
+
+    def is_thinned(self, first: int, last: int | None) -> bool:
+        """Whether of such a range of steps fewer points are known than were measured."""
+        return (self.detail is None or not self.detail.covers(first, last)) and any(
+            series.is_thinned for series in self._series.values()
+        )
+
+    def ask_for_detail(self) -> None:
+        """From now on remember what comes, until `take_detail`."""
+        self._since = []
+
+    def take_detail(self, detail: Detail) -> None:
+        """Show a range of steps by what was read again of it, and what has come since."""
+        late = [] if self._since is None else [r for r in self._since if r.seq > detail.seq]
+        self.detail, self._since = detail, None
+        if detail.last is None and late:
+            later = detail_of(late, self.branches, detail.first, None)
+            for name, series in later.series.items():
+                detail.extend(name, series.step, series.value, series.segment)
+
+    def at(self, step: int) -> dict[str, tuple[int, float]]:
+        """Of every metric the newest point at or before a step, on the branch that the run is on: step and value."""
+        found = {}
+        for name, series in self._series.items():
+            gone = self.abandoned(series)
+            steps, values = series.step, series.value
+            if gone is not None:
+                steps, values = steps[~gone], values[~gone]
+            if (index := last_at(steps, step)) is not None:
+                found[name] = int(steps[index]), float(values[index])
+        return found
+
+    def regimes(self) -> tuple[Ints, list[str]]:
+        """Where the regime became another one, on the branch that the run is on: ascending steps, and its names."""
+        series, gone = self._regimes, self.abandoned(self._regimes)
+        keep = np.ones(len(series), dtype=np.bool_) if gone is None else ~gone
+        return series.step[keep], [self._regime_names[int(code)] for code in series.value[keep]]
+
+    def recent(self, name: str, count: int) -> Floats:
+        """The finite ones of the newest so many values, of the branch that the run is on."""
+        series = self.series(name)
+        value = series.value[-count:]
+        gone = self.branches.abandoned(series.step[-count:], series.segment[-count:])
+        keep = np.isfinite(value) if gone is None else np.isfinite(value) & ~gone
+        found: Floats = value[keep]
+        return found
+
     def latest(self, name: str) -> float | None:
         found = self._series.get(name)
         return found.last[1] if found is not None and found.last is not None else None
@@ -178,22 +138,29 @@ class History:
     def segments(self) -> int:
         return len(self._rewinds) + 1
 
+    @property
+    def branches(self) -> Branches:
+        """Where the run went back, as far as it is known now."""
+        if self._branches.count != self.segments:
+            self._branches = Branches(*zip(*self._rewinds, strict=True))
+        return self._branches
+
     def abandoned(self, series: Series) -> Bools | None:
         """Which points lie on a branch that the run went back from; None where it never did."""
-        if not self._rewinds:
-            return None
-        cuts = np.full(len(self._rewinds) + 1, _NEVER, dtype=np.int64)
-        cuts[:-1] = np.minimum.accumulate(np.array(self._rewinds, dtype=np.int64)[::-1])[::-1]
-        mask: Bools = series.step >= cuts[series.segment]
-        return mask
+        return self.branches.abandoned(series.step, series.segment)
 
     @property
     def seconds_per_step(self) -> float | None:
         """The pace of the newest samples, evaluations and saves included."""
         if len(self._pace) < 2:
             return None
-        (t0, step0), (t1, step1) = self._pace[0], self._pace[-1]
-        return (t1 - t0) / (step1 - step0) if step1 > step0 and t1 > t0 else None
+        t, step = (np.array(column, dtype=np.float64) for column in zip(*self._pace, strict=True))
+        steps = float(step[-1] - step[0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            gaps = np.diff(t)
+            # A pause, or the time between two processes, says nothing of the steps to come.
+            spent = float(gaps[gaps <= max(_PAUSE_S, 50 * float(np.median(gaps)))].sum())
+        return spent / steps if steps > 0 and 0 < spent < math.inf else None
 
     def add(self, records: Iterable[Sample | Scalars | Unreadable]) -> int:
         """Fold new records in; the number of samples that were new."""
@@ -203,7 +170,7 @@ class History:
             if isinstance(record, Unreadable):
                 self.bad += 1
                 self.unreadable.append(record)
-            elif not -(1 << 62) < record.step < 1 << 62:
+            elif not -BEYOND < record.step < BEYOND:
                 self.bad += 1
             elif record.seq <= last_seq:
                 self.late += 1
@@ -226,40 +193,45 @@ class History:
             back[np.flatnonzero(back)[room:]] = False
             self._pace.clear()
         segment = (len(self._rewinds) + np.cumsum(back)).astype(np.int32)
-        self._rewinds += steps[back].tolist()
+        self._rewinds += [(records[i].seq, int(steps[i])) for i in np.flatnonzero(back).tolist()]
         if self._first_step is None:
-            self._first_step = int(steps[0])
+            self._first_seq, self._first_step = records[0].seq, int(steps[0])
         self._fold_metrics(records, steps, segment)
+        if self._since is not None and len(self._since) <= _MOST_AWAITED:
+            self._since += records
         newest = records[-1]
         self.step, self.t = newest.step, newest.t
         self.read += len(records)
-        self.regime = next((r.regime for r in reversed(records) if r.regime is not None), self.regime)
+        self._fold_regimes(records, segment)
         self._pace += [(r.t, r.step) for r in records[-(self._pace.maxlen or 0) :] if math.isfinite(r.t)]
         self._keep_basins(records)
 
-    def _fold_metrics(self, records: Sequence[Sample | Scalars], steps: Ints, segment: NDArray[np.int32]) -> None:
-        # Samples with the same metrics in the same order become one table: one conversion, not one for each metric.
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for i, record in enumerate(records):
-            groups.setdefault(tuple(record.m), []).append(i)
-        if len(groups) == 1:
-            names = next(iter(groups))
-            for name, column in zip(names, _table(records, names).T, strict=True):
-                if (series := self._open(name)) is not None:
-                    series.extend(steps, column, segment)
-            return
-        columns: dict[str, tuple[list[list[int]], list[Floats]]] = {}
-        for names, rows in groups.items():
-            for name, column in zip(names, _table([records[i] for i in rows], names).T, strict=True):
-                where, parts = columns.setdefault(name, ([], []))
-                where.append(rows)
-                parts.append(column)
-        for name, (where, parts) in columns.items():
+    def _fold_metrics(self, records: Sequence[Sample | Scalars], steps: Ints, segment: Segments) -> None:
+        for name, where, column in columns_of(records):
             if (series := self._open(name)) is not None:
-                index = np.concatenate(where)
-                order = np.argsort(index, kind="stable")
-                index = index[order]
-                series.extend(steps[index], np.concatenate(parts)[order], segment[index])
+                at = (steps, segment) if where is None else (steps[where], segment[where])
+                series.extend(at[0], column, at[1])
+                if self.detail is not None and self.detail.last is None:
+                    self.detail.extend(name, at[0], column, at[1])
+
+    def _fold_regimes(self, records: Sequence[Sample | Scalars], segment: Segments) -> None:
+        turned: list[tuple[int, int, int]] = []
+        # A segment begins with the regime named anew: what came before it may lie on a branch that is left.
+        known = int(self._regimes.segment[-1]) if len(self._regimes) else -1
+        for record, mine in zip(records, segment.tolist(), strict=True):
+            name = record.regime
+            if name is None or (name == self.regime and mine == known):
+                continue
+            if name not in self._regime_names:
+                if len(self._regime_names) >= MAX_REGIMES:
+                    self.regime = name
+                    continue
+                self._regime_names.append(name)
+            self.regime, known = name, mine
+            turned.append((record.step, self._regime_names.index(name), mine))
+        if turned:
+            step, code, mine = (np.array(column) for column in zip(*turned, strict=True))
+            self._regimes.extend(step.astype(np.int64), code.astype(np.float64), mine.astype(np.int32))
 
     def _open(self, name: str) -> Series | None:
         """The series of a metric, new ones as long as there is room."""
@@ -269,7 +241,14 @@ class History:
                 self.dropped_metrics += 1
                 return None
             series = self._series[name] = Series(self._capacity)
+            self._share_room()
         return series
+
+    def _share_room(self) -> None:
+        each = MAX_POINTS // max(len(self._series), 1)
+        if each < self._capacity:
+            for series in self._series.values():
+                series.limit(each)
 
     def _keep_basins(self, records: Sequence[Sample | Scalars]) -> None:
         fresh: list[tuple[int, Floats]] = []
@@ -288,9 +267,10 @@ class History:
     def prepend(self, older: "History") -> None:
         """Put the earlier part of the same file in front: what a backfill found while this part was being shown."""
         if older.step is not None and self._first_step is not None and self._first_step <= older.step:
-            older._rewinds.append(self._first_step)
+            older._rewinds.append((self._first_seq, self._first_step))
         offset = len(older._rewinds)
         self._rewinds = older._rewinds + self._rewinds
+        self._branches = Branches()
         mine = self._series
         self._series = older._series
         for name, series in mine.items():
@@ -299,40 +279,26 @@ class History:
                 front = Series(self._capacity)
             series.prepend(front, offset)
             self._series[name] = series
+        self._share_room()
+        self._prepend_regimes(older, offset)
+        self.detail = None
         self.read += older.read
         self.bad += older.bad
         self.late += older.late
-        self._first_step = older._first_step if older._first_step is not None else self._first_step
+        if older._first_step is not None:
+            self._first_seq, self._first_step = older._first_seq, older._first_step
         if self.step is None:
             self.step, self.t, self._last_seq = older.step, older.t, older._last_seq
-        self.regime = self.regime if self.regime is not None else older.regime
         if older.reference is not None:
             self.reference = older.reference
 
-
-def _table(records: Sequence[Sample | Scalars], names: tuple[str, ...]) -> Floats:
-    """Values [record, metric] of samples that hold the same metrics; what was not finite by its recorded kind."""
-    # numpy reads None as nan; only then is it asked which kind it was.
-    values: Iterable[float | None] = chain.from_iterable([record.m.values() for record in records])
-    count = len(records) * len(names)
-    table = np.fromiter(values, dtype=np.float64, count=count).reshape(len(records), len(names))
-    for i in np.flatnonzero(np.isnan(table).any(axis=1)).tolist():
-        record = records[i]
-        for j, name in enumerate(names):
-            if record.m[name] is None:
-                table[i, j] = _KINDS.get(record.nonfinite.get(name, "nan"), math.nan)
-    return table
-
-
-def basin_of(record: Sample) -> Floats | None:
-    """The recorded basin as probabilities in float64, or None where it cannot be read as a distribution."""
-    if record.basin is None:
-        return None
-    try:
-        basin = np.frombuffer(decode_basin(record.basin), dtype="<f4").astype(np.float64)
-    except ValueError:
-        return None
-    total = float(basin.sum())
-    if not len(basin) or not np.isfinite(basin).all() or basin.min() < 0 or not 0 < total < math.inf:
-        return None
-    return basin / total
+    def _prepend_regimes(self, older: "History", offset: int) -> None:
+        names = older._regime_names + [name for name in self._regime_names if name not in older._regime_names]
+        codes = np.array([names.index(name) for name in self._regime_names], dtype=np.float64)
+        mine = self._regimes
+        moved = Series(_REGIME_CAPACITY)
+        if len(mine):
+            moved.extend(mine.step, codes[mine.value.astype(np.int64)], mine.segment)
+        moved.prepend(older._regimes, offset)
+        self._regimes, self._regime_names = moved, names
+        self.regime = self.regime if self.regime is not None else older.regime

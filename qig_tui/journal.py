@@ -32,7 +32,13 @@ _HOW = {"resume": "on resume", "restore": "by a command", "soft_reset": "by a so
 
 
 def as_float(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number; an integer that is beyond float64 is infinite."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +85,9 @@ class Condition:
         far = high if self.comparison == "≥" else low
         way = abs(self.limit - far) if far is not None and far != self.limit else abs(self.limit) or 1.0
         left = value - self.limit if self.comparison == "≥" else self.limit - value
-        return min(max(left / way, 0.0), 1.0)
+        # Both may be beyond float64: how much of the way that is, nobody knows.
+        share = left / way
+        return None if math.isnan(share) else min(max(share, 0.0), 1.0)
 
 
 def _value_of(data: Mapping[str, Any]) -> float | None:
@@ -188,20 +196,23 @@ def verdict(states: Sequence[str], *, current: bool) -> str:
         return "○ no conditions"
     worst = max(states, key=SHOWN.index)
     if worst in ("unjudged", "warning", "critical"):
-        return f"{GLYPHS[worst]} {states.count(worst)} {worst}"
+        further = states.count("warning") if worst == "critical" else 0
+        return f"{GLYPHS[worst]} {states.count(worst)} {worst}" + (f" {GLYPHS['warning']} {further}" if further else "")
     if worst == "unarmed":
         return f"{GLYPHS['unarmed']} unarmed"
     return f"{GLYPHS['ok']} limits ok" if current else f"{GLYPHS['unarmed']} limits were ok"
 
 
 def _pairs(data: Mapping[str, Any], skip: tuple[str, ...] = ()) -> str:
-    parts = []
+    parts: list[str] = []
     for key, value in data.items():
+        if len(parts) == 8:
+            break
         if key in skip or value is None or value == "" or value == []:
             continue
         shown = number(value) if isinstance(value, float) else safe(value, 80)
         parts.append(f"{safe(key, 24)} {shown}")
-    return " · ".join(parts[:8])
+    return " · ".join(parts)
 
 
 def sentence(event: Event) -> str:
@@ -242,6 +253,8 @@ def sentence(event: Event) -> str:
         case "metrics":
             specs = data.get("specs")
             return f"{len(specs)} declared" if isinstance(specs, list) else _pairs(data)
+        case "pruned":
+            return _pruned(data)
         case "note" | "alert":
             said = data.get("text") or data.get("message")
             if not said:
@@ -250,6 +263,13 @@ def sentence(event: Event) -> str:
             return what + safe(said, 300) + (", no longer" if data.get("raised") is False else "")
         case _:
             return _pairs(data)
+
+
+def _pruned(data: Mapping[str, Any]) -> str:
+    named = data.get("names")
+    names = named if isinstance(named, list) else []
+    some = ", ".join(safe(name, 40) for name in names[:4]) + (" …" if len(names) > 4 else "")
+    return f"{len(names)} deleted: {some}" + (f", {safe(data['how'], 40)}" if data.get("how") else "")
 
 
 def _condition(c: Condition, data: Mapping[str, Any]) -> str:

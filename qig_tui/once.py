@@ -13,8 +13,9 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import ENDED, Liveness, Word, has_beaten
 from qig_core.rundir.schema import Event, Heartbeat
 from qig_tui import journal as journals
-from qig_tui.history import Series
+from qig_tui.charting import chart_metrics
 from qig_tui.picture import BasinView, ConditionRow, RunPicture
+from qig_tui.series import Series
 from qig_tui.sources.checkpoints import in_sight, rest_of
 from qig_tui.sources.local import LocalSource
 from qig_tui.text import (
@@ -128,7 +129,7 @@ def _metric_lines(picture: RunPicture) -> list[str]:
     if not picture.history.metrics:
         return ["no sample yet"]
     rows: list[list[str]] = []
-    for name in picture.chart_metrics():
+    for name in chart_metrics(picture):
         series = picture.history.series(name)
         unit = picture.spec(name).unit
         low, high = series.extremes or (None, None)
@@ -239,7 +240,7 @@ def as_data(picture: RunPicture) -> dict[str, Any]:
         "well": picture.is_well(),
         "step": progress.step,
         "total_steps": progress.total,
-        "eta_s": progress.eta_s,
+        "eta_s": _plain(progress.eta_s),
         "regime": history.regime,
         "metrics": metrics,
         "conditions": conditions,

@@ -9,15 +9,14 @@ import numpy as np
 from qig_core.checkpoints.ranking import best, last_good, latest
 from qig_core.geometry.simplex import fisher_rao_distance
 from qig_core.rundir.liveness import ENDED, Liveness, Word
-from qig_core.rundir.schema import Event, Heartbeat, Manifest, MetricSpec, ReferenceLine
-from qig_tui.history import Bools, Floats, History, Series
+from qig_core.rundir.schema import Event, Heartbeat, Manifest, MetricSpec
+from qig_tui.history import History
 from qig_tui.journal import ALARMS, GLYPHS, SHOWN, Condition, Journal, verdict
+from qig_tui.series import Floats
 from qig_tui.sources.checkpoints import CheckpointEntry
 from qig_tui.sources.local import Backfill, Update
-from qig_tui.text import ABSENT, number, safe, unit_text
+from qig_tui.text import ABSENT, grouped, number, safe, unit_text
 
-PREFERRED = ("phi", "kappa", "loss", "drift_rolling")
-"""What the run screen draws where the run measures it; any other metric fills the gaps."""
 MOVING = frozenset({Word.LIVE, Word.SLOW, Word.BUSY})
 WATCHED = MOVING | {Word.PAUSED}
 """The words of a run that is there: what was judged last still holds."""
@@ -39,20 +38,13 @@ class Progress:
     seconds_per_step: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChartData:
-    """One metric as it is drawn."""
+@dataclass(frozen=True)
+class Cursor:
+    """A step that is looked at, and what the file holds of the basins up to it."""
 
-    label: str
-    title: str
-    unit: str
-    series: Series
-    """Held still: samples that come later are not in it, so that it stays as long as `abandoned`."""
-    abandoned: Bools | None
-    """Which points lie on a branch that the run went back from."""
-    references: tuple[ReferenceLine, ...] = ()
-    bounds: tuple[float | None, float | None] | None = None
-    """The values that are possible."""
+    step: int
+    basins: Sequence[tuple[int, Floats]]
+    """The newest at or before the step and the one before it, newest first."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +71,24 @@ class ConditionRow:
     def shown(self) -> str:
         """The newest value; where no number is asked for, in a word whether all is as it should be."""
         state, comparison = self.condition.state, self.condition.comparison
+        if self.value is not None and self.value.is_integer() and abs(self.value) < 1e6:
+            return f"{grouped(int(self.value))} %" if self.unit == "%" else grouped(int(self.value))
         if comparison == "finite":
             return "finite" if self.value is not None and math.isfinite(self.value) else number(self.value)
         if comparison in ("steady", "measured"):
             broken = "moved" if comparison == "steady" else "missing"
             return broken if state in ALARMS else ABSENT if state == "unarmed" else comparison
         return number(self.value)
+
+    @property
+    def story(self) -> str:
+        """Of an alarm what it is blamed on, since which step it stands, and how often in a row it takes to raise it."""
+        condition = self.condition
+        if condition.state not in ALARMS:
+            return ""
+        since = "" if condition.since_step is None else f"since {grouped(condition.since_step)}"
+        dwell = f"after {condition.dwell} in a row" if condition.dwell.isdigit() and int(condition.dwell) > 1 else ""
+        return ", ".join(part for part in (condition.blame, since, dwell) if part)
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ class RunPicture:
         self.checkpoints: list[CheckpointEntry] = []
         self._listed: list[CheckpointEntry] = []
         self._found_bad: dict[str, str] = {}
+        self.cursor: Cursor | None = None
+        """Where the basin is read; None: the newest one."""
         self.problem: str | None = None
         """Why something cannot be read now."""
         self.checkpoints_problem: str | None = None
@@ -136,7 +142,7 @@ class RunPicture:
             self.manifest = update.manifest
         if update.restarted:
             self.history = History()
-            self.backfilled = None
+            self.backfilled = self.cursor = None
         if update.events_restarted:
             self.journal = Journal()
         if update.head and self.history.reference is None:
@@ -202,19 +208,6 @@ class RunPicture:
     def unit(self, metric: str) -> str:
         return unit_text(self.spec(metric).unit)
 
-    def chart_metrics(self, at_least: int = 0) -> list[str]:
-        """Every metric that was measured: the preferred first, then in the order of the manifest and of appearance.
-
-        Where they are fewer than `at_least`, those that were declared only come after them.
-        """
-        known = set(self.history.metrics)
-        names = [m for m in PREFERRED if m in known]
-        for name in [*(s.name for s in self.manifest.metrics), *self.history.metrics]:
-            if name not in names and name in known:
-                names.append(name)
-        declared = [s.name for s in self.manifest.metrics if s.name not in names]
-        return names + declared[: max(at_least - len(names), 0)]
-
     @property
     def progress(self) -> Progress:
         step = self.history.step
@@ -222,7 +215,7 @@ class RunPicture:
         if beat is not None and beat.step is not None and not self.ended and self.manifest.sessions:
             if beat.session == self.manifest.sessions[-1].id:
                 step = beat.step
-        total = self.manifest.total_steps
+        step, total = _countable(step), _countable(self.manifest.total_steps)
         pace = self.history.seconds_per_step
         if pace is None and beat is not None and beat.step_ms_p50 is not None:
             pace = beat.step_ms_p50 / 1e3
@@ -231,19 +224,6 @@ class RunPicture:
             eta = max(total - step, 0) * pace
         fraction = None if step is None or not total else min(max(step / total, 0.0), 1.0)
         return Progress(step, total, fraction, eta, pace)
-
-    def chart(self, metric: str) -> ChartData:
-        """What a chart of a metric draws, as it is now: it may be drawn again after more has come."""
-        spec, series = self.spec(metric), self.history.series(metric).still()
-        return ChartData(
-            label=self.label(metric),
-            title=self.title(metric),
-            unit=spec.unit,
-            series=series,
-            abandoned=self.history.abandoned(series),
-            references=tuple(line for line in spec.references[:16] if math.isfinite(line.value)),
-            bounds=spec.range,
-        )
 
     def condition_rows(self) -> list[ConditionRow]:
         """Every condition in the order it was announced, with the newest value of its metric."""
@@ -277,14 +257,16 @@ class RunPicture:
         return worst, verdict(states, current=self.watched)
 
     def basin(self) -> BasinView | None:
+        """The newest basin, or the one at the cursor, against the reference and the one before it."""
         history = self.history
-        if not history.basins or history.reference is None:
+        known = self.cursor.basins if self.cursor is not None else list(history.basins)[:-3:-1]
+        if not known or history.reference is None:
             return None
-        step, values = history.basins[-1]
+        step, values = known[0]
         reference_step, reference = history.reference
         if reference.shape != values.shape:
             reference_step, reference = step, values
-        previous = history.basins[-2][1] if len(history.basins) > 1 else None
+        previous = known[1][1] if len(known) > 1 else None
         if previous is not None and previous.shape != values.shape:
             previous = None
         return BasinView(
@@ -322,6 +304,11 @@ class RunPicture:
             return {}
         found = {"latest": latest(manifests), "best": best(manifests), "last good": last_good(manifests)}
         return {tag: entries[m.name] for tag, m in found.items() if m is not None and m.name in entries}
+
+
+def _countable(steps: int | None) -> int | None:
+    """An integer of a file, where it can be reckoned with: JSON's may have any length."""
+    return steps if steps is not None and -(1 << 53) < steps < 1 << 53 else None
 
 
 def _marked(entries: Sequence[CheckpointEntry], found_bad: Mapping[str, str]) -> list[CheckpointEntry]:

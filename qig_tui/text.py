@@ -10,7 +10,7 @@ from qig_core.rundir.printable import printable
 
 ABSENT = "–"
 _SPARKS = "▁▂▃▄▅▆▇█"
-_UNITS = {"1/rad": "rad⁻¹", "rad^-1": "rad⁻¹", "percent": "%", "1": "", "score": ""}
+_UNITS = {"1/rad": "rad⁻¹", "rad^-1": "rad⁻¹", "percent": "%", "1": "", "score": "", "nat": "nats"}
 _ROUNDING = 1e-9
 _BYTES = {"bytes", "B", "byte"}
 

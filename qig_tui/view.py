@@ -1,12 +1,36 @@
 """Which steps the charts of a screen show, and how: the arithmetic of zooming and moving. No Textual, no data."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 Ends = tuple[int, int]
 """First and last step."""
 
-SMOOTHINGS = (1, 10, 50, 250)
-"""Points to smooth over; 1 is not at all."""
+
+@dataclass(frozen=True)
+class Smoothing:
+    """Over how many points: an exponential moving average of weight 2 / (span + 1), or the median of the last ones."""
+
+    kind: Literal["none", "ema", "median"] = "none"
+    span: int = 1
+
+    @property
+    def name(self) -> str:
+        """As it is shown and remembered: ema 10; empty for none."""
+        return "" if self.kind == "none" else f"{self.kind} {self.span}"
+
+
+SMOOTHINGS = (
+    Smoothing(),
+    Smoothing("ema", 10),
+    Smoothing("ema", 50),
+    Smoothing("ema", 250),
+    Smoothing("median", 9),
+    Smoothing("median", 51),
+)
+Y = Literal["fit", "zero", "possible"]
+YS: tuple[Y, ...] = ("fit", "zero", "possible")
+"""What the axis of values holds: what is drawn, and 0 as well, or every value that is possible."""
 _FEWEST_STEPS = 8
 _STRIDE = 0.25
 
@@ -20,8 +44,9 @@ class View:
     last: int | None = None
     """None: to the newest, following it."""
     cursor: int | None = None
-    smoothing: int = 1
+    smoothing: Smoothing = SMOOTHINGS[0]
     log: bool = False
+    y: Y = "fit"
 
     def shown(self, ends: Ends) -> Ends:
         """The steps that are in sight."""
@@ -36,6 +61,11 @@ class View:
         span = max(round((last - first) * factor), _FEWEST_STEPS)
         share = (around - first) / max(last - first, 1)
         return self._placed(round(around - share * span), span, ends)._in_sight(ends)
+
+    def dragged(self, steps: int, ends: Ends) -> "View":
+        """Moved by so many steps, later ones with a positive number; the cursor stays where it is in the data."""
+        first, last = self.shown(ends)
+        return self._placed(first + steps, last - first, ends)
 
     def moved(self, direction: int, ends: Ends) -> "View":
         """The cursor a hundredth of the span to the left (-1) or right (1), and what is shown with it where it would
@@ -73,3 +103,12 @@ class View:
         """The next of `SMOOTHINGS`, in a circle."""
         at = SMOOTHINGS.index(self.smoothing)
         return replace(self, smoothing=SMOOTHINGS[(at + 1) % len(SMOOTHINGS)])
+
+    def other_y(self) -> "View":
+        """The next of `YS`, in a circle."""
+        return replace(self, y=YS[(YS.index(self.y) + 1) % len(YS)])
+
+
+def smoothing_named(name: str) -> Smoothing:
+    """One of `SMOOTHINGS`; none where there is no such one."""
+    return next((found for found in SMOOTHINGS if found.name == name), SMOOTHINGS[0])

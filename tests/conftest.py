@@ -2,10 +2,13 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 # Nobody is to be alerted by a test: the settings of whoever runs them are not theirs.
 os.environ.pop("QIG_SETTINGS", None)
+# Nor is what they chose in their dashboard.
+os.environ["QIG_DASHBOARD_STATE"] = os.path.join(tempfile.mkdtemp(), "dashboard.json")
 os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).parent / "no-settings-here")
 
 # A shell that runs `make test &`, or nohup, lets its children ignore these, and a run respects that. Tests send them.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dashboard
 import pytest
 from racing import markdown
 from validation import tables
@@ -24,6 +25,12 @@ def test_the_snippet_prints_what_its_comments_say() -> None:
     assert f"{float(distance):.1e}" == "2.9e-09"
     assert qfi.endswith("(2, 2)")
     assert 1e-9 < float(angle) < 1e-8
+
+
+def test_the_dashboards_table_is_that_of_the_last_whole_run() -> None:
+    facts = json.loads(dashboard.RESULTS.read_text(encoding="utf-8"))
+    assert not facts["quick"]
+    assert f"<!-- dashboard -->\n{dashboard.markdown(facts)}<!-- /dashboard -->" in README
 
 
 LOOP = """

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from qig_core.errors import RunNotFound, UsageError
-from qig_core.rundir.values import is_command_id, is_run_id
+from qig_core.rundir.values import MAX_DOCUMENT_BYTES, is_command_id, is_run_id
 
 CHECKPOINT_MANIFEST = "manifest.json"
 CHECKPOINT_TAGS = "tags.json"
@@ -203,6 +203,8 @@ class _Glance(msgspec.Struct):
 
 def _glance(run: RunDir) -> _Glance:
     try:
+        if run.manifest.stat().st_size > MAX_DOCUMENT_BYTES:
+            return _Glance()
         return msgspec.json.decode(run.manifest.read_bytes(), type=_Glance)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # It cannot be found by what it says; it still can by its id.

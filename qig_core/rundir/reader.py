@@ -19,7 +19,7 @@ from qig_core.rundir.schema import (
     Scalars,
     Unreadable,
 )
-from qig_core.rundir.values import MAX_LINE_BYTES, foreign_line
+from qig_core.rundir.values import MAX_DOCUMENT_BYTES, MAX_LINE_BYTES, foreign_line
 
 R = TypeVar("R", Sample, Scalars, Event)
 D = TypeVar("D", bound=msgspec.Struct)
@@ -57,6 +57,8 @@ def read_document(path: Path, kind: type[D], *, what: str = "") -> D:
     """
     try:
         with open(open_regular(path), "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_DOCUMENT_BYTES:
+                raise RunFormatError(f"{str(path)!r} is larger than {MAX_DOCUMENT_BYTES >> 20} MiB")
             return msgspec.json.decode(file.read(), type=kind)
     except FileNotFoundError as error:
         raise RunFormatError(f"{str(path)!r} does not exist") from error
@@ -172,22 +174,24 @@ class Tail(Generic[R]):
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
-            return self._read(max_bytes) if self._fd >= 0 else Batch()
+            found = None
         restarted = False
         if self._fd >= 0:
             mine = os.fstat(self._fd)
-            if (mine.st_dev, mine.st_ino) != (found.st_dev, found.st_ino):
-                rest = self._read(max_bytes)
-                if not rest.records and not rest.more:
+            is_another = mine.st_size < self.offset or self._is_rewritten()
+            if found is not None and not os.path.samestat(mine, found):
+                # Of a file that was cut or rewritten before it was replaced, nobody knows what was read already.
+                rest: Batch[R] = Batch() if is_another else self._read(max_bytes)
+                if not is_another and not rest.records and not rest.more:
                     rest = self._fragment()
                 if rest.records or rest.more:
                     rest.more = True
                     return rest
-                restarted = True
-            elif found.st_size < self.offset or self._is_rewritten():
-                restarted = True
-        if restarted:
-            self._restart()
+                self.close()
+            # Held under a name that is gone, or under its own, it is read again without being opened again.
+            restarted = is_another or self._fd < 0
+            if restarted:
+                self._begin_again()
         if self._fd < 0:
             try:
                 self._fd = open_regular(self.path)
@@ -196,6 +200,8 @@ class Tail(Generic[R]):
             if os.fstat(self._fd).st_size < self.offset:
                 restarted = True
                 self.offset = 0
+            start = max(self.offset - _MARK, 0)
+            self._mark = os.pread(self._fd, self.offset - start, start)
         if len(self._head) < _HEAD:
             self._head = os.pread(self._fd, _HEAD, 0)
         batch = self._read(max_bytes)
@@ -208,8 +214,7 @@ class Tail(Generic[R]):
             or os.pread(self._fd, len(self._mark), self.offset - len(self._mark)) != self._mark
         )
 
-    def _restart(self) -> None:
-        self.close()
+    def _begin_again(self) -> None:
         self.offset = 0
         self._head = self._mark = b""
         self._skipping = False

@@ -11,9 +11,10 @@ import msgspec
 FORMAT = 1
 """The major format. A reader refuses a higher one and ignores keys that it does not know."""
 
-FORMAT_MINOR = 2
+FORMAT_MINOR = 3
 """1: `restored` says how, `soft_reset` events, a `condition` event may hold the window that fired it.
-2: `keep` in run.json, `tagged` events, `sha256` of a checkpoint's file, a seal in tags.json."""
+2: `keep` in run.json, `tagged` events, `sha256` of a checkpoint's file, a seal in tags.json.
+3: `upto` of a reference line: a band."""
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
@@ -82,6 +83,8 @@ class ReferenceLine(msgspec.Struct, omit_defaults=True):
     value: float
     label: str
     severity: str = "info"
+    upto: float | None = None
+    """Where it is a band of values: its upper edge, `value` being the lower one."""
 
 
 class MetricSpec(msgspec.Struct, omit_defaults=True):

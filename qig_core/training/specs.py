@@ -8,9 +8,9 @@ SPECS: tuple[MetricSpec, ...] = (
         label="Φ integration",
         range=(0.0, 1.0),
         references=[
-            ReferenceLine(0.45, "geometric"),
+            ReferenceLine(0.45, "geometric", upto=0.75),
             ReferenceLine(0.75, "hyperdimensional"),
-            ReferenceLine(0.90, "topological instability: phi ≥ 0.90", "warning"),
+            ReferenceLine(0.90, "topological instability: phi ≥ 0.90", "warning", upto=1.0),
         ],
         better="band",
     ),

@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import ClassVar
 
-from textual import work
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -13,14 +13,21 @@ from textual.screen import Screen
 from textual.worker import get_current_worker
 
 from qig_core.rundir.layout import RunDir
-from qig_tui.picture import BasinView, RunPicture
+from qig_tui.detail import Detail, detail_of
+from qig_tui.history import History
+from qig_tui.memory import Memory
+from qig_tui.picture import BasinView, Cursor, RunPicture
 from qig_tui.screens.commands import RunCommands
-from qig_tui.sources.local import TAIL_BYTES, Backfill, Update, open_run, read_run
+from qig_tui.series import Branches, Floats
+from qig_tui.sources.local import TAIL_BYTES, Backfill, LocalSource, Update, read_run
+from qig_tui.toasts import Toaster
+from qig_tui.view import View
 from qig_tui.widgets.basin import BasinPanel
 from qig_tui.widgets.basin_table import BasinTable
 from qig_tui.widgets.chart_deck import ChartDeck
 from qig_tui.widgets.checkpoints import CheckpointStrip
 from qig_tui.widgets.events import EventList
+from qig_tui.widgets.filter_bar import FilterBar
 from qig_tui.widgets.footer import HonestyFooter
 from qig_tui.widgets.safety import SafetyPanel
 from qig_tui.widgets.status import StatusLine
@@ -37,7 +44,8 @@ _OFFERED = (*_NEEDED, "space", "m", "b", "s", "l")
 class RunScreen(Screen[None]):
     """Holds the picture of the run: its worker reads, its handlers draw, its keys go to the charts or to the run."""
 
-    CSS_PATH = "run.tcss"
+    # That of the dialogs as well: what is known at the start need not restyle every screen when the first one opens.
+    CSS_PATH = ["run.tcss", "dialog.tcss"]  # noqa: RUF012  # as Textual declares it
     AUTO_FOCUS = ""
     # Textual declares these as instance variables, so mypy refuses ClassVar.
     HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (60, "-narrow"), (100, "-medium"), (140, "-wide")]  # noqa: RUF012
@@ -50,9 +58,12 @@ class RunScreen(Screen[None]):
         Binding("z", "ask('soft_reset')", "soft reset", tooltip="Back to the last known good checkpoint; asks first"),
         Binding("e", "ask('sampling')", "samples", tooltip="How often a sample is recorded"),
         Binding("b,2", "toggle_table", "basin", tooltip="The basin as a table of 64 rows, or as a grid"),
+        Binding("slash", "filter", "filter", key_display="/", tooltip="Show only the metrics that are meant"),
+        Binding("o", "choose_metrics", "choose", tooltip="Which metrics have a chart, and in which order"),
         Binding("space", "freeze", "freeze", tooltip="Hold the picture still; reading goes on"),
         *(replace(key, action=f"charts({key.action!r})") for key in ChartDeck.KEYS),
-        Binding("escape", "back", "back", show=False),
+        *(replace(key, action=f"events({key.action!r})") for key in EventList.KEYS),
+        Binding("escape", "back", "back", show=False, tooltip="To the list of runs, if this came from it"),
     ]
 
     def __init__(
@@ -61,18 +72,21 @@ class RunScreen(Screen[None]):
         *,
         read_only: bool = False,
         owned: bool = False,
+        memory: Memory | None = None,
         tail_bytes: int = TAIL_BYTES,
         frame_s: float = FRAME_S,
     ) -> None:
         super().__init__()
         self.run_dir = run
-        self._tail_bytes = tail_bytes
         self._frame_s = frame_s
-        self.picture = RunPicture(open_run(run))
+        self._memory = memory or Memory()
+        self._source = LocalSource(run, tail_bytes=tail_bytes)
+        self.picture = RunPicture(self._source.manifest)
         self._commands = RunCommands(self, run, self.picture, read_only=read_only, owned=owned)
         self.frozen = False
         self.is_drawn = False
         """Whether everything that lay in the directory at the start has been drawn."""
+        self._toaster = Toaster()
         self._stop = threading.Event()
         self._stale = True
         self._drawing_soon = False
@@ -81,18 +95,22 @@ class RunScreen(Screen[None]):
         self._verdict = ""
         self._keys: list[tuple[str, str]] = []
         self._basin: BasinView | None = None
+        self._looked_at: tuple[object, ...] = ()
+        """For which steps the file was last asked for more than is remembered of them."""
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
         with Horizontal(id="body"):
-            yield ChartDeck(self.picture, id="charts")
+            yield ChartDeck(self.picture, self._memory, id="charts")
             with Vertical(id="side"):
                 yield SafetyPanel(id="safety")
                 yield BasinPanel(id="basin")
                 yield BasinTable(id="basin-table")
+        yield FilterBar("events", "words  -not  kind:checkpoint  severity:warning  step>1000", id="events-filter")
         with Horizontal(id="below"):
             yield EventList(id="events")
             yield CheckpointStrip(id="checkpoints")
+        yield FilterBar("metrics", "words or patterns; -word leaves out", id="metrics-filter")
         yield HonestyFooter(id="footer")
 
     def on_mount(self) -> None:
@@ -111,7 +129,7 @@ class RunScreen(Screen[None]):
             if not self._stop.is_set() and not worker.is_cancelled:
                 hand_over(self._take, found)
 
-        read_run(self.run_dir, post, self._stop, tail_bytes=self._tail_bytes)
+        read_run(self._source, post, self._stop)
 
     def _take(self, found: Update | Backfill) -> None:
         """Fold in what was read, and draw it at the pace of the frames."""
@@ -127,6 +145,9 @@ class RunScreen(Screen[None]):
                 self.query_one(HonestyFooter).redraw()
             return
         self.picture.apply(found)
+        for toast in self._toaster.look(found.events, self.picture.liveness, now=time.monotonic()):
+            words, title = toast.message, toast.title
+            self.notify(words, title=title, severity=toast.severity, timeout=toast.timeout_s, markup=False)
         self._stale = self._stale or bool(found.samples) or found.restarted or not self.is_drawn
         wait = self._drawn_t + self._frame_s - time.monotonic()
         if wait <= 0 or not self.is_drawn:
@@ -134,6 +155,64 @@ class RunScreen(Screen[None]):
         elif not self._drawing_soon:
             self._drawing_soon = True
             self.set_timer(wait, self._draw_late)
+
+    @on(ChartDeck.Looked)
+    def look_closer(self, event: ChartDeck.Looked) -> None:
+        event.stop()
+        self._look_closer(event.view)
+
+    def _look_closer(self, view: View) -> None:
+        """Read again from the file what is not remembered of the steps in sight, and the basin under the cursor."""
+        history = self.picture.history
+        is_thinned = view.first is not None and not self.frozen and history.is_thinned(view.first, view.last)
+        steps = (view.first, view.last) if is_thinned else ()
+        wanted = (*steps, view.cursor, history.segments, self.picture.backfilled is None)
+        if wanted == self._looked_at:
+            return
+        self._looked_at = wanted
+        if view.cursor is None and self.picture.cursor is not None:
+            self.picture.cursor = None
+            self._numbers_t = 0.0
+            self.draw(charts=False)
+        if steps:
+            history.ask_for_detail()
+        if steps or view.cursor is not None:
+            self._read_again(view, bool(steps), history, history.branches)
+
+    @work(thread=True, exclusive=True, group="again")
+    def _read_again(self, view: View, is_thinned: bool, history: History, branches: Branches) -> None:
+        worker = get_current_worker()
+        detail, basins = None, None
+        try:
+            if is_thinned and view.first is not None:
+                # As much beyond each side: a small move needs no reading.
+                span = (self.picture.history.ends[1] if view.last is None else view.last) - view.first
+                first, last = view.first - span, None if view.last is None else view.last + span
+                records = self._source.index.scalars(first, last)
+                detail = None if records is None else detail_of(records, branches, first, last)
+            if view.cursor is not None:
+                basins = self._source.index.basins(view.cursor, branches)
+        except OSError:
+            # What is remembered stays; that the file cannot be read is told by who follows it.
+            return
+        if not worker.is_cancelled and not self._stop.is_set():
+            self.app.call_from_thread(self._take_again, history, branches, detail, view.cursor, basins)
+
+    def _take_again(
+        self,
+        history: History,
+        branches: Branches,
+        detail: Detail | None,
+        cursor: int | None,
+        basins: list[tuple[int, Floats]] | None,
+    ) -> None:
+        if not self.display or history is not self.picture.history or branches.count != history.segments:
+            return
+        if detail is not None:
+            history.take_detail(detail)
+        if basins is not None:
+            self.picture.cursor = Cursor(cursor, basins) if cursor is not None else None
+        self.draw_all()
 
     def _draw_late(self) -> None:
         self._drawing_soon = False
@@ -162,7 +241,10 @@ class RunScreen(Screen[None]):
         if charts:
             self._stale = self.frozen
             self.query_one(ChartDeck).draw()
+        if slow:
+            self._look_closer(self.query_one(ChartDeck).view)
         if self.frozen:
+            self._show_basin(self._basin if picture.cursor is None else picture.basin())
             return
         if slow or verdict != self._verdict:
             # Numbers that all move a little are read once a second at most; a change of state is shown at once.
@@ -170,11 +252,16 @@ class RunScreen(Screen[None]):
             self.query_one(SafetyPanel).show(picture.condition_rows(), current=picture.watched)
         if slow:
             self._basin = picture.basin()
-            self.query_one(BasinPanel).show(self._basin)
-            if self.has_class("-table"):
-                self.query_one(BasinTable).show(self._basin)
-        self.query_one(EventList).show(picture.journal.events)
-        self.query_one(CheckpointStrip).show(picture.checkpoints, picture.tagged, picture.checkpoints_problem)
+            self._show_basin(self._basin)
+        strip = self.query_one(CheckpointStrip)
+        strip.show(picture.checkpoints, picture.tagged, picture.checkpoints_problem)
+        aside = "" if strip.display or not picture.checkpoints else f"{strip.in_short()}   "
+        self.query_one(EventList).show(picture.journal.events, aside)
+
+    def _show_basin(self, basin: BasinView | None) -> None:
+        self.query_one(BasinPanel).show(basin)
+        if self.has_class("-table"):
+            self.query_one(BasinTable).show(basin)
 
     def _offered(self) -> list[tuple[str, str]]:
         """The keys of the last line: those that ask something of the run now, and some of those that show it."""
@@ -191,6 +278,64 @@ class RunScreen(Screen[None]):
     async def action_charts(self, action: str) -> None:
         """An action of the charts, whatever has the focus."""
         await self.app.run_action(action, self.query_one(ChartDeck))
+
+    async def action_events(self, action: str) -> None:
+        """An action of the events, whatever has the focus."""
+        await self.app.run_action(action, self.query_one(EventList))
+
+    def action_filter(self) -> None:
+        """Open the line to type a filter of the metrics into."""
+        self.query_one("#metrics-filter", FilterBar).open()
+
+    @on(FilterBar.Changed, "#metrics-filter")
+    def filter_metrics(self, event: FilterBar.Changed) -> None:
+        event.stop()
+        event.bar.say(self.query_one(ChartDeck).filter(event.text))
+
+    @on(FilterBar.Closed, "#metrics-filter")
+    def leave_metrics_filter(self, event: FilterBar.Closed) -> None:
+        event.stop()
+        self.set_focus(None)
+
+    @on(EventList.FilterWanted)
+    def open_events_filter(self) -> None:
+        if self.query_one("#below").display:
+            self.query_one("#events-filter", FilterBar).open()
+
+    @on(FilterBar.Changed, "#events-filter")
+    def filter_events(self, event: FilterBar.Changed) -> None:
+        event.stop()
+        wrong = self.query_one(EventList).filter(event.text)
+        event.bar.say(wrong or "", wrong=wrong is not None)
+
+    @on(FilterBar.Closed, "#events-filter")
+    def leave_events_filter(self, event: FilterBar.Closed) -> None:
+        """To the list itself: arrows and enter work at once."""
+        event.stop()
+        self.query_one(EventList).focus()
+
+    @on(EventList.Chosen)
+    def show_event(self, event: EventList.Chosen) -> None:
+        from qig_tui.screens.event import EventScreen
+
+        self.app.push_screen(EventScreen(event.event, event.count))
+
+    @work
+    async def action_choose_metrics(self) -> None:
+        """Open the list of the metrics; what is chosen there is remembered."""
+        from qig_tui.screens.metrics import MetricsScreen
+
+        chosen = await self.app.push_screen_wait(MetricsScreen(self.picture, self._memory.chosen))
+        if chosen is not None:
+            self._memory.change(pinned=chosen.pinned, hidden=chosen.hidden)
+            deck = self.query_one(ChartDeck)
+            if chosen.lead:
+                deck.lead(chosen.lead)
+            deck.rearranged()
+
+    def show_metric(self, metric: str) -> None:
+        """Put a metric into the first chart."""
+        self.query_one(ChartDeck).lead(metric)
 
     def action_freeze(self) -> None:
         self.frozen = not self.frozen

@@ -119,7 +119,8 @@ class CheckpointShelf:
                 return manifest, "UNREADABLE: a path that leaves the folder"
             try:
                 found = os.lstat(folder / file.path)
-            except OSError:
+            except (OSError, ValueError):
+                # ValueError: a NUL in it.
                 return manifest, f"TORN: {file.path} is missing"
             if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
                 return manifest, f"TORN: {file.path} has another size"

@@ -13,15 +13,18 @@ from pathlib import Path
 from qig_core.errors import RunFormatError
 from qig_core.rundir.host import host_name
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.liveness import BeatWatch, Liveness, Word
+from qig_core.rundir.liveness import BeatWatch, Liveness
 from qig_core.rundir.reader import Tail, read_manifest, tail_start
 from qig_core.rundir.schema import Event, Heartbeat, Manifest, Sample, Scalars, Unreadable
-from qig_tui.history import CAPACITY, History
+from qig_tui.history import History
+from qig_tui.series import CAPACITY
 from qig_tui.sources.checkpoints import CheckpointEntry, CheckpointShelf
+from qig_tui.sources.index import StepIndex
 
 TAIL_BYTES = 4 << 20
 HEAD_BYTES = 1 << 16
 _POLL_S = 1.0
+_LOOK_BETWEEN_S = 0.2
 # inotify reports only what this host's kernel wrote: not for these.
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "9p", "ceph", "glusterfs", "beegfs", "afs", "gpfs"}
 
@@ -95,6 +98,7 @@ class LocalSource:
         self.backfill_end = tail_start(run.telemetry(), tail_bytes)
         """Where the tail begins; what lies before it is the backfill's."""
         self._samples: Tail[Sample] = Tail(run.telemetry(), Sample, start=self.backfill_end)
+        self.index = StepIndex(run)
         self._events: Tail[Event] = Tail(run.events, Event)
         self._first = True
         self._listed = -_POLL_S
@@ -142,12 +146,15 @@ class LocalSource:
     def _read_samples(self, update: Update) -> None:
         samples: list[Sample | Unreadable] = []
         while True:
+            start = self._samples.offset
             batch = self._samples.poll()
             if batch.restarted:
                 update.restarted = True
                 samples.clear()
-                self.backfill_end = 0
+                self.backfill_end = start = 0
+                self.index.clear()
             samples += batch.records
+            self.index.note(start, self._samples.offset, batch.records)
             if not batch.more:
                 break
         update.samples = samples
@@ -201,16 +208,19 @@ class LocalSource:
         older = History(capacity)
         try:
             while tail.offset < end:
-                batch = tail.poll(min(1 << 20, end - tail.offset))
-                if stop.is_set() or batch.restarted or self.backfill_end != end or not batch.records:
+                start = tail.offset
+                batch = tail.poll(min(1 << 18, end - start))
+                if stop.is_set() or batch.restarted or self.backfill_end != end or tail.offset == start:
                     return None
+                self.index.note(start, tail.offset, batch.records)
                 older.add(batch.records)
                 progress(tail.offset / end)
         except OSError:
             return None
         finally:
             tail.close()
-        return older
+        # It may have been replaced while the last progress was told.
+        return older if self.backfill_end == end else None
 
     def close(self) -> None:
         with self._lock:
@@ -218,20 +228,22 @@ class LocalSource:
             self._events.close()
 
 
-def read_run(
-    run: RunDir, post: Callable[[Update | Backfill], None], stop: threading.Event, *, tail_bytes: int = TAIL_BYTES
-) -> None:
+def read_run(source: LocalSource, post: Callable[[Update | Backfill], None], stop: threading.Event) -> None:
     """The tail, the rest behind it, then whatever is appended, until `stop` is set."""
-    try:
-        source = LocalSource(run, tail_bytes=tail_bytes)
-    except RunFormatError as error:
-        # It was readable a moment ago: removed, or replaced by something else.
-        post(Update(problem=within(run, error), liveness=Liveness(Word.SILENT, "cannot be read"), heartbeat=None))
-        return
     post(source.look())
     older = None
+    looked = time.monotonic()
+
+    def progress(share: float) -> None:
+        nonlocal looked
+        post(Backfill(share=share))
+        if time.monotonic() - looked >= _LOOK_BETWEEN_S:
+            # What comes meanwhile is more urgent than what was.
+            post(source.look())
+            looked = time.monotonic()
+
     if source.backfill_end:
-        older = source.backfill(lambda share: post(Backfill(share=share)), stop)
+        older = source.backfill(progress, stop)
     post(Backfill(share=None, older=older))
     follow(source, post, stop)
 
@@ -266,8 +278,8 @@ def _hints(path: Path, stop: threading.Event) -> Iterator[None]:
                 ignore_permission_denied=True,
             ):
                 yield
-        except (OSError, RuntimeError):
-            # No inotify watches left, or a file system without them: the clock alone.
+        except (OSError, RuntimeError, UnicodeEncodeError):
+            # No inotify watches left, a file system without them, a name that is not UTF-8: the clock alone.
             pass
     while not stop.wait(_POLL_S):
         yield

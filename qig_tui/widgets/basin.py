@@ -14,7 +14,7 @@ from textual.containers import Horizontal, Vertical
 from textual.strip import Strip
 
 from qig_tui.picture import BasinView
-from qig_tui.text import grouped, number, quantity, signed
+from qig_tui.text import grouped, quantity, signed
 from qig_tui.widgets.lines import Lines, Part
 
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -62,7 +62,10 @@ class BasinHeading(_BasinLines):
             return
         right: list[Part] = [("dim", "d_ref "), ("text", quantity(basin.distance_rad, "rad"))]
         if basin.velocity_rad is not None:
-            right += [("dim", "  v "), ("text", number(basin.velocity_rad))]
+            right += [
+                ("dim", "  v "),
+                ("text", quantity(basin.velocity_rad, "rad" if width >= 50 else "")),
+            ]
         at = f" {grouped(basin.step)}" if width >= 50 else ""
         yield self.heading(width, [("strong", "BASIN"), ("dim", at)], right)
 
@@ -74,9 +77,9 @@ class BasinHeat(_BasinLines):
         super().__init__()
         self._heat: list[Style] = []
 
-    def notify_style_update(self) -> None:
+    def _recolour(self) -> None:
         self._heat = []
-        super().notify_style_update()
+        super()._recolour()
 
     def _style(self, level: int) -> Style:
         if not self._heat:
@@ -91,8 +94,9 @@ class BasinHeat(_BasinLines):
         if basin is None:
             return
         top = float(basin.values.max()) or 1.0
-        shares = [float(v) / top for v in basin.values]
-        if height < _SIDE or width < _SIDE or len(shares) != _SIDE * _SIDE:
+        # As many as there are cells: a foreign basin may have millions of entries.
+        shares = [float(v) / top for v in basin.values[: max(width * height, _SIDE * _SIDE)]]
+        if height < _SIDE or width < _SIDE or len(basin.values) != _SIDE * _SIDE:
             for start in range(0, len(shares), width):
                 yield self._row(shares[start : start + width], 0.0, 1, 1)
             return
@@ -125,7 +129,7 @@ class BasinMovers(_BasinLines):
         if basin is None:
             return
 
-        yield self.strip(("dim", f"moved since {grouped(basin.reference_step)}"))
+        yield self.strip(("dim", f"top movers since {grouped(basin.reference_step)}"))
         movers = basin.movers(min(height, 2 * _SIDE) - 1 if height > 1 else 0)
         largest = abs(movers[0][1]) or 1.0 if movers else 1.0
         for index, change in movers:

@@ -21,6 +21,10 @@ _COLUMNS = (
 )
 
 
+_ROWS = 4096
+"""More would take seconds to fill, and nobody reads so many."""
+
+
 class BasinTable(DataTable[Text]):
     """64 rows; only the cells that changed are sent again. A header, or `o`, sorts by a column."""
 
@@ -49,7 +53,7 @@ class BasinTable(DataTable[Text]):
         total = float(abs(basin.to_reference).sum()) or 1.0
         numbers: list[tuple[float, ...]] = []
         cells: list[list[str]] = []
-        for i, value in enumerate(basin.values.tolist()):
+        for i, value in enumerate(basin.values[:_ROWS].tolist()):
             reference = float(basin.to_reference[i])
             previous = 0.0 if basin.to_previous is None else float(basin.to_previous[i])
             share = abs(reference) / total

@@ -5,7 +5,7 @@ lost, and bucket edges lie at multiples of the bucket's width, so that a growing
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ LIVE, RAW, ABANDONED = 1, 2, 3
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.int32)
 _QUARTERS = (4, 5, 6, 7)
 _HUGE = 1e150
+_LARGEST = 1.7e308
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ def y_range_for(
     """A rounded range that holds low..high with a little air, within the bounds of what is possible."""
     if log:
         low = low if low > 0 else min(high, 1e-3) if high > 0 else 1e-3
-        high = high if high > low else low * 10
+        high = high if high > low else min(low * 10, _LARGEST)
         # Decades, or halves of one where everything lies in a single decade.
         return YRange(low=_power_below(low), high=_power_above(high), log=True)
     if abs(low) > _HUGE or abs(high) > _HUGE:
@@ -130,7 +131,7 @@ def _power_below(value: float) -> float:
 
 def _power_above(value: float) -> float:
     exponent = math.ceil(math.log10(value) + 1e-12)
-    return 10.0**exponent if exponent <= 308 else 1.7e308
+    return 10.0**exponent if exponent <= 308 else _LARGEST
 
 
 def held(previous: YRange | None, wanted: YRange, low: float, high: float) -> YRange:
@@ -223,24 +224,25 @@ class Buckets:
     first: Floats
     last: Floats
     mean: Floats
+    ends: Ints
+    """Index after the last point of each column."""
 
     def to_shares(self, y: YRange) -> "Buckets":
         low, high, first, last, mean = (y.to_share(a) for a in (self.low, self.high, self.first, self.last, self.mean))
-        return Buckets(column=self.column, low=low, high=high, first=first, last=last, mean=mean)
+        return replace(self, low=low, high=high, first=first, last=last, mean=mean)
 
-    def means(self) -> "Buckets":
-        """Only the mean of each column."""
-        return Buckets(
-            column=self.column, low=self.mean, high=self.mean, first=self.mean, last=self.mean, mean=self.mean
-        )
+    def of(self, value: Floats) -> "Buckets":
+        """One value for each column instead."""
+        return replace(self, low=value, high=value, first=value, last=value, mean=value)
 
 
-def bucketed(step: Ints, value: Floats, scale: Scale) -> Buckets:
+def bucketed(step: Ints, value: Floats, scale: Scale, mass: tuple[Ints, Floats] | None = None) -> Buckets:
     """What each column of dots holds.
 
     Args:
         step: ascending.
         value: finite, as many; at least one.
+        mass: of each point how many it stands for in the mean, and their sum; None: for itself.
     """
     if scale.width > 1:
         # A search for the edges spares a division for every point.
@@ -256,12 +258,17 @@ def bucketed(step: Ints, value: Floats, scale: Scale) -> Buckets:
         starts = np.flatnonzero(np.concatenate(([True], columns[1:] != columns[:-1])))
         ends = np.concatenate((starts[1:], [len(columns)]))
         column = columns[starts]
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = np.add.reduceat(value, starts) / (ends - starts)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if mass is None:
+            mean = np.add.reduceat(value, starts) / (ends - starts)
+        else:
+            mean = np.add.reduceat(mass[1], starts) / np.add.reduceat(mass[0], starts)
     low, high = np.minimum.reduceat(value, starts), np.maximum.reduceat(value, starts)
-    # A sum beyond float64 says nothing.
+    # A sum beyond float64 says nothing, nor does one of no points: another column's stand for them.
     mean = np.where(np.isfinite(mean), np.clip(mean, low, high), low / 2 + high / 2)
-    return Buckets(column=column, low=low, high=high, first=value[starts], last=value[ends - 1], mean=mean)
+    return Buckets(
+        column=column, low=low, high=high, first=value[starts], last=value[ends - 1], mean=mean, ends=np.asarray(ends)
+    )
 
 
 def draw_line(canvas: Canvas, layer: int, shares: Buckets) -> None:
@@ -283,7 +290,11 @@ def draw_line(canvas: Canvas, layer: int, shares: Buckets) -> None:
         known = columns[at] == whole
         after = np.minimum(at + 1, len(columns) - 1)
         way = np.maximum(columns[after] - columns[at], 1)
-        between = last[at] + (first[after] - last[at]) * ((whole - columns[at]) / way)
+        share = (whole - columns[at]) / way
+        with np.errstate(invalid="ignore", over="ignore"):
+            between = last[at] * (1 - share) + first[after] * share
+        # On a log axis nothing may lie at minus infinity: no line leads there.
+        between = np.where(np.isfinite(between), between, last[at])
         low, high, first, last = (np.where(known, a[at], between) for a in (low, high, first, last))
         columns = whole
     dots = 4 * canvas.rows - 1
@@ -321,26 +332,3 @@ def mark_nonfinite(canvas: Canvas, column: Ints, value: Floats, *, log: bool) ->
         cells = np.unique(column[where] // 2)
         for cell in cells[(cells >= 0) & (cells < canvas.columns)].tolist():
             canvas.marks[row, cell] = character
-
-
-def smoothed(value: Floats, span: int) -> Floats:
-    """Exponential moving average with weight 2 / (span + 1), as if the first value had always stood before it.
-
-    Evaluated block by block in closed form; a block is short enough that (1 - w)^-n stays in range.
-    """
-    if span <= 1 or len(value) < 2:
-        return value
-    keep = 1.0 - 2.0 / (span + 1.0)
-    block = max(1, min(len(value), int(-200.0 / math.log(keep)))) if keep > 0 else 1
-    powers = keep ** np.arange(1, block + 1)
-    out = np.empty_like(value)
-    unit = float(np.abs(value).max())
-    unit = unit if unit > _HUGE else 1.0
-    scaled = value / unit
-    before = float(scaled[0])
-    for start in range(0, len(value), block):
-        part = scaled[start : start + block]
-        p = powers[: len(part)]
-        out[start : start + block] = p * (before + (1.0 - keep) * np.cumsum(part / p))
-        before = float(out[start + len(part) - 1])
-    return out * unit

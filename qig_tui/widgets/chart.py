@@ -1,9 +1,8 @@
 """One metric over steps: a line of braille dots with its reference lines, its lost branches and a reading."""
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 import numpy as np
 from rich.cells import cell_len
@@ -13,49 +12,23 @@ from textual.message import Message
 from textual.strip import Strip
 
 from qig_core.rundir.schema import ReferenceLine
-from qig_tui.history import Floats, Ints
-from qig_tui.picture import ChartData
-from qig_tui.text import ABSENT, axis_label, grouped, number, pad_left, quantity, safe
+from qig_tui.charting import ChartData
+from qig_tui.series import Floats, last_at
+from qig_tui.smoothing import ema, median_at
+from qig_tui.text import axis_label, clip, grouped, number, pad, pad_left, quantity, safe
 from qig_tui.view import View
 from qig_tui.widgets import braille
 from qig_tui.widgets.braille import ABANDONED, LIVE, RAW, Buckets, Canvas, Scale, YRange
 from qig_tui.widgets.lines import Lines, Part
+from qig_tui.widgets.points import Points, visible
 
 _GUTTER = 7
 _LABELLED = 20
 """Cells that a chart must be wide for the labels of its values to be worth theirs."""
-_LOST_BRANCHES = 24
+_RIBBON_ROWS = 9
+"""Rows of cells that a chart must be high for its regimes to be worth one."""
 _TONES = {LIVE: "accent", RAW: "raw", ABANDONED: "faint"}
 _SEVERITIES = {"info": "dim", "warning": "warning", "critical": "critical"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Points:
-    """What of a series lies within the view."""
-
-    step: Ints
-    value: Floats
-    """Ascending and finite: the branch that the run is on; positive, on a log axis."""
-    first: int
-    last: int
-    drawn: int
-    odd_step: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    odd_value: Floats = field(default_factory=lambda: np.empty(0))
-    """What has no place on the axis and is marked on its edge."""
-    lost_step: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    lost_value: Floats = field(default_factory=lambda: np.empty(0))
-
-    def lost(self, *, log: bool) -> Iterator[tuple[Ints, Floats]]:
-        """The newest abandoned branches, each ascending."""
-        if not len(self.lost_step):
-            return
-        fine = np.isfinite(self.lost_value) & ((self.lost_value > 0) if log else True)
-        step, value = self.lost_step[fine], self.lost_value[fine]
-        edges = np.flatnonzero(np.diff(step) <= 0) + 1
-        bounds = [0, *edges.tolist(), len(step)]
-        for start, end in list(pairwise(bounds))[-_LOST_BRANCHES:]:
-            if start < end:
-                yield step[start:end], value[start:end]
 
 
 class LineChart(Lines):
@@ -80,75 +53,58 @@ class LineChart(Lines):
             super().__init__()
             self.step = step
 
+    class Dragged(Message):
+        """The chart was pulled by so many steps, towards later ones with a positive number."""
+
+        def __init__(self, steps: int) -> None:
+            super().__init__()
+            self.steps = steps
+
+    class Chosen(Message):
+        """The chart was clicked twice."""
+
+        def __init__(self, metric: str) -> None:
+            super().__init__()
+            self.metric = metric
+
     def __init__(self, *, id: str | None = None, classes: str | None = None, axis: bool = True) -> None:
         super().__init__(id=id, classes=classes)
         self._data: ChartData | None = None
         self._view = View()
         self._axis = axis
         self._held: YRange | None = None
+        self._axis_of: tuple[str, bool, str] | None = None
         self._scale: Scale | None = None
+        self._held_at: int | None = None
+        """The column of cells under the pressed button."""
+        self._was_dragged = False
         self.drawn = 0
         """Points within the view at the last drawing."""
 
     def show(self, data: ChartData, view: View) -> None:
-        if self._data is None or data.label != self._data.label or view.log != self._view.log:
-            self._held = None
+        axis = (data.metric, view.log, view.y)
+        if axis != self._axis_of:
+            self._axis_of, self._held = axis, None
         self._data, self._view = data, view
         self.redraw()
 
     def lines(self, width: int, height: int) -> Iterable[Strip]:
         data = self._data
-        if data is None:
-            return [self.heading(width, [("dim", ABSENT)])]
+        if data is None or not data.metric:
+            return []
         gutter = _gutter(width)
         columns = max(width - gutter, 1)
         axis = self._axis and height >= 6
-        rows = height - 1 - axis
-        points = self._visible(data)
+        ribbon = axis and data.regimes is not None and height >= _RIBBON_ROWS
+        rows = height - 1 - axis - ribbon
+        points = visible(data.series, data.abandoned, self._view)
         self._scale = scale = braille.scale_for(points.first, points.last, 2 * columns)
-        buckets = braille.bucketed(points.step, points.value, scale) if len(points.step) else None
+        buckets = braille.bucketed(points.step, points.value, scale, points.mass) if len(points.step) else None
         body = self._body(data, points, buckets, scale, columns, rows, gutter) if rows > 0 else []
         foot = [self._steps(scale, points.first, points.last, columns, gutter)] if axis else []
+        if ribbon and data.regimes is not None:
+            foot.insert(0, self._ribbon(data.regimes, scale, points, columns, gutter))
         return [self._heading(data, width, points, buckets), *body, *foot]
-
-    def _visible(self, data: ChartData) -> _Points:
-        """The points within the view: the branch that the run is on, what cannot be drawn, and the lost branches."""
-        step, value, gone = data.series.step, data.series.value, data.abandoned
-        if not len(step):
-            return _Points(step=step, value=value, first=0, last=1, drawn=0)
-        low, high = (int(step[0]), int(step[-1])) if gone is None else (int(step.min()), int(step.max()))
-        first = low if self._view.first is None else self._view.first
-        last = max(high if self._view.last is None else self._view.last, first + 1)
-        odd_step, odd_value = step[:0], value[:0]
-        lost_step, lost_value = step[:0], value[:0]
-        if gone is not None:
-            lost_step, lost_value = step[gone], value[gone]
-            step, value = step[~gone], value[~gone]
-        if len(step) and (first > step[0] or last < step[-1]):
-            # One point beyond each side, so that the line enters and leaves the picture.
-            start = max(int(np.searchsorted(step, first)) - 1, 0)
-            end = int(np.searchsorted(step, last, side="right")) + 1
-            step, value = step[start:end], value[start:end]
-        drawn = len(step) + len(lost_step)
-        with np.errstate(over="ignore", invalid="ignore"):
-            all_finite = bool(np.isfinite(value.sum()))
-        if self._view.log or not all_finite:
-            fine = np.isfinite(value)
-            if self._view.log:
-                fine &= value > 0
-            odd_step, odd_value = step[~fine], value[~fine]
-            step, value = step[fine], value[fine]
-        return _Points(
-            step=step,
-            value=value,
-            first=first,
-            last=last,
-            drawn=drawn,
-            odd_step=odd_step,
-            odd_value=odd_value,
-            lost_step=lost_step,
-            lost_value=lost_value,
-        )
 
     def _y_range(self, data: ChartData, buckets: Buckets | None, rows: int) -> YRange:
         log = self._view.log
@@ -156,10 +112,17 @@ class LineChart(Lines):
             return self._held or YRange(low=0.1 if log else 0.0, high=1.0, log=log)
         low, high = float(buckets.low.min()), float(buckets.high.max())
         span = high / 2 - low / 2
+        lowest, highest = data.bounds or (None, None)
+        if self._view.y == "zero" and not log:
+            low, high = min(low, 0.0), max(high, 0.0)
+        elif self._view.y == "possible" and not log:
+            low = low if lowest is None else min(low, lowest)
+            high = high if highest is None else max(high, highest)
         wanted_low, wanted_high = low, high
         for line in data.references:
             # A reference line close by is worth the room; one far away would flatten the curve.
-            near = not log and low - span - 1e-12 <= line.value <= high + span + 1e-12 and rows >= 6
+            reach = max(span, (max(abs(low), abs(high)) / 4 if line.severity != "info" else 0.0)) + 1e-12
+            near = not log and low - reach <= line.value <= high + reach and rows >= 6
             if near:
                 wanted_low, wanted_high = min(wanted_low, line.value), max(wanted_high, line.value)
         wanted = braille.y_range_for(wanted_low, wanted_high, log=log, bounds=data.bounds)
@@ -169,7 +132,7 @@ class LineChart(Lines):
     def _body(
         self,
         data: ChartData,
-        points: _Points,
+        points: Points,
         buckets: Buckets | None,
         scale: Scale,
         columns: int,
@@ -182,19 +145,31 @@ class LineChart(Lines):
             braille.draw_line(canvas, ABANDONED, braille.bucketed(step, value, scale).to_shares(y))
         if buckets is not None:
             shares = buckets.to_shares(y)
-            if self._view.smoothing > 1:
-                soft = braille.smoothed(points.value, self._view.smoothing)
+            soft = self._smooth(points, scale)
+            if soft is not None:
                 braille.draw_line(canvas, RAW, shares)
-                braille.draw_line(canvas, LIVE, braille.bucketed(points.step, soft, scale).means().to_shares(y))
+                braille.draw_line(canvas, LIVE, soft.to_shares(y))
             elif len(points.step) >= 4 * columns:
                 # More points than columns: what they reach in the dim tone, their mean over it.
                 braille.draw_line(canvas, RAW, shares)
-                braille.draw_line(canvas, LIVE, buckets.means().to_shares(y))
+                braille.draw_line(canvas, LIVE, shares.of(shares.mean))
             else:
                 braille.draw_line(canvas, LIVE, shares)
         if len(points.odd_step):
             braille.mark_nonfinite(canvas, scale.column(points.odd_step), points.odd_value, log=y.log)
         return self._paint(data, canvas, y, scale, gutter)
+
+    def _smooth(self, points: Points, scale: Scale) -> Buckets | None:
+        """The smooth curve as one value a column; None where none is asked for."""
+        smoothing = self._view.smoothing
+        step, mean, count = points.lumps()
+        if smoothing.kind == "none" or not len(step):
+            return None
+        if smoothing.kind == "ema":
+            soft = braille.bucketed(step, ema(mean, count, smoothing.span), scale)
+            return soft.of(soft.mean)
+        columns = braille.bucketed(step, mean, scale)
+        return columns.of(median_at(mean, count, columns.ends - 1, smoothing.span))
 
     def _paint(self, data: ChartData, canvas: Canvas, y: YRange, scale: Scale, gutter: int) -> list[Strip]:
         codes, layers = canvas.result()
@@ -221,18 +196,27 @@ class LineChart(Lines):
         for (row, column), character in canvas.marks.items():
             cells[row][column] = character
             tones[row][column] = "critical"
-        labels = {}
-        if gutter:
-            labels = {row: pad_left(axis_label(v, gutter - 1), gutter - 1) + " " for row, v in braille.ticks(y, rows)}
-        return [
-            Strip(
-                [
-                    Segment(labels.get(row, " " * gutter), self.tone("dim")),
-                    *self._runs(cells[row], tones[row]),
-                ]
-            )
-            for row in range(rows)
-        ]
+        labels = {row: axis_label(value, gutter - 1) for row, value in braille.ticks(y, rows)} if gutter else {}
+        bands = self._bands(data, y, rows) if gutter else {}
+        strips = []
+        for row in range(rows):
+            front = [Segment(pad_left(labels.get(row, ""), gutter - 1) if gutter else "", self.tone("dim"))]
+            if gutter:
+                front.append(Segment("▐" if row in bands else " ", self.tone(bands.get(row, "dim"))))
+            strips.append(Strip([*front, *self._runs(cells[row], tones[row])]))
+        return strips
+
+    def _bands(self, data: ChartData, y: YRange, rows: int) -> dict[int, str]:
+        """Beside the labels, the rows that lie in a band of values, and its tone; of several the last one's."""
+        found: dict[int, str] = {}
+        for band in data.references:
+            if band.upto is None:
+                continue
+            low, high = y.to_share(np.array([band.value, band.upto], dtype=np.float64)).tolist()
+            if high > low and high > 0 and low < 1:
+                top, bottom = braille.row_of(min(high, 1.0), rows), braille.row_of(max(low, 0.0), rows)
+                found |= dict.fromkeys(range(top, bottom + 1), _SEVERITIES.get(band.severity, "dim"))
+        return found
 
     def _reference(self, line: ReferenceLine, cells: list[str], tones: list[str]) -> None:
         """A dotted line behind the curve."""
@@ -251,7 +235,7 @@ class LineChart(Lines):
         for at in (row, row - 1, row + 1):
             if not 0 <= at < len(cells):
                 continue
-            for start in (columns - width - 1, columns // 2, 1):
+            for start in (columns - width - 1, (columns - width) // 2, 1):
                 span = slice(start - 1, start + width + 1)
                 if all(cell == ("┈" if at == row else " ") for cell in cells[at][span]):
                     cells[at][span] = f" {label} "[: len(cells[at][span])]
@@ -271,19 +255,17 @@ class LineChart(Lines):
         out.append(Segment("".join(cells[start:]), self.tone(tone)))
         return out
 
-    def _heading(self, data: ChartData, width: int, points: _Points, buckets: Buckets | None) -> Strip:
+    def _heading(self, data: ChartData, width: int, points: Points, buckets: Buckets | None) -> Strip:
         self.drawn = points.drawn
-        newest = data.series.last
+        newest = data.newest
         left: list[Part] = [("strong", data.label)]
         left.append(("text", " " + quantity(None if newest is None else newest[1], data.unit)))
-        left.append(("dim", " no sample yet" if newest is None else f" {trend(points.value)}"))
+        left.append(("dim", " no sample yet" if newest is None else f" {trend(data.recent)}"))
         cursor = self._view.cursor
-        if cursor is not None and len(points.step):
-            at = int(np.searchsorted(points.step, cursor, side="right")) - 1
-            if at >= 0:
-                value, step = float(points.value[at]), int(points.step[at])
-                where = f" at {grouped(step)}" if width >= 60 else ""
-                left.append(("cursor", f"  │ {quantity(value, data.unit) if where else number(value)}{where}"))
+        if cursor is not None and (at := last_at(points.step, cursor)) is not None:
+            value, step = float(points.value[at]), int(points.step[at])
+            where = f" at {grouped(step)}" if width >= 60 else ""
+            left.append(("cursor", f"  │ {quantity(value, data.unit) if where else number(value)}{where}"))
         if data.title and width >= 60:
             left.append(("dim", f"  {data.title}"))
         right: list[Part] = []
@@ -291,18 +273,46 @@ class LineChart(Lines):
             low, high = number(float(buckets.low.min())), number(float(buckets.high.max()))
             right.append(("dim", f"{low} … {high}"))
             if width >= 100:
-                right = [("dim", f"min {low}  max {high}  {self._honesty(data)}")]
+                right = [*self._legend(points), ("dim", f"min {low}  max {high}{self._honesty(data, points)}")]
         return self.heading(width, left, right)
 
-    def _honesty(self, data: ChartData) -> str:
-        total, kept = data.series.seen, len(data.series)
+    def _legend(self, points: Points) -> list[Part]:
+        """What the tones of the lines mean, where there is more than one."""
+        shown: list[Part] = []
+        if self._view.smoothing.kind != "none":
+            shown += [("accent", f"━ {self._view.smoothing.name}  "), ("raw", "━ raw  ")]
+        if len(points.lost_step):
+            shown.append(("faint", "━ left branch  "))
+        return shown
+
+    def _honesty(self, data: ChartData, points: Points) -> str:
+        words = [word for word, on in (("log", self._view.log), (f"y {self._view.y}", self._view.y != "fit")) if on]
         # Only where something is not drawn: a count that grows with every sample is no news.
-        words = "" if self.drawn == total else f"{grouped(self.drawn)} of {grouped(total)} points"
-        if self._view.smoothing > 1:
-            words += f"  smoothed over {self._view.smoothing}"
-        if self._view.log:
-            words += "  log"
-        return words + (", extremes kept" if kept < total else "")
+        if data.is_detail:
+            words.append(f"every one of {grouped(points.drawn)} points")
+        elif points.drawn < data.seen:
+            kept = ", extremes kept" if data.series.is_thinned else ""
+            words.append(f"{grouped(points.drawn)} of {grouped(data.seen)} points{kept}")
+        return "".join(f"  {word}" for word in words)
+
+    def _ribbon(
+        self, regimes: tuple[Sequence[int], Sequence[str]], scale: Scale, points: Points, columns: int, gutter: int
+    ) -> Strip:
+        """The regimes over the steps of the columns: a name where it begins, as far as there is room."""
+        steps, names = regimes
+        turned = np.asarray(steps, dtype=np.int64)
+        ends = [scale.step_at(2 * cell + 2) - 1 for cell in range(columns)]
+        found = np.searchsorted(turned, ends, side="right") - 1
+        cells = [
+            safe(names[at], columns) if at >= 0 and scale.step_at(2 * cell) <= points.last else ""
+            for cell, at in enumerate(found.tolist())
+        ]
+        parts: list[Part] = [("dim", " " * gutter)]
+        for name, run in groupby(cells):
+            width = len(list(run))
+            text = clip(name.replace("_", " "), width - 1) if width > 3 else ""
+            parts.append(("dim" if name else "text", pad(f"╷{text}", width) if name else " " * width))
+        return self.strip(*parts)
 
     def _steps(self, scale: Scale, first: int, last: int, columns: int, gutter: int) -> Strip:
         """Rounded steps below the columns where they stand."""
@@ -337,9 +347,29 @@ class LineChart(Lines):
             event.stop()
             self.post_message(self.Zoomed(factor, step))
 
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        self._held_at, self._was_dragged = event.x, False
+        self.capture_mouse()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._held_at is None or event.x == self._held_at:
+            return
+        here, there = self._step_at(event.x), self._step_at(self._held_at)
+        self._held_at, self._was_dragged = event.x, True
+        if here is not None and there is not None and here != there:
+            self.post_message(self.Dragged(there - here))
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        self._held_at = None
+        self.release_mouse()
+
     def on_click(self, event: events.Click) -> None:
         step = self._step_at(event.x)
-        if step is not None:
+        if self._was_dragged or step is None:
+            return
+        if event.chain == 2 and self._data is not None:
+            self.post_message(self.Chosen(self._data.metric))
+        else:
             self.post_message(self.Pointed(step))
 
 
@@ -350,12 +380,13 @@ def _gutter(width: int) -> int:
 
 def trend(value: Floats) -> str:
     """An arrow for the last tenth of finite values against the one before it; flat within a twentieth of the spread."""
-    finite = value[-2000:]
-    part = len(finite) // 10
+    part = len(value) // 10
     if part < 2:
         return "→"
-    spread = float(finite.max() / 2 - finite.min() / 2)
-    change = float((finite[-part:] / 2).mean() - (finite[-2 * part : -part] / 2).mean())
+    # A sum of what float64 can just hold is beyond it.
+    value = value / max(float(np.abs(value).max()), 1.0)
+    spread = float(value.max() - value.min())
+    change = float(value[-part:].mean() - value[-2 * part : -part].mean())
     if spread == 0 or abs(change) < 0.05 * spread:
         return "→"
     return "↑" if change > 0 else "↓"

@@ -26,6 +26,12 @@ class CheckpointStrip(Lines):
             self._entries, self._tagged, self._problem = entries, tagged, problem
             self.redraw()
 
+    def in_short(self) -> str:
+        """Which are best and last good, in a few words."""
+        known = (("best", self._tagged.get("best")), ("last good", self._tagged.get("last good")))
+        found = [f"{tag} {grouped(entry.step)}" for tag, entry in known if entry is not None and entry.step is not None]
+        return "  ".join(found) if found else f"{grouped(len(self._entries))} checkpoints"
+
     def lines(self, width: int, height: int) -> Iterable[Strip]:
         marks: list[Part] = []
         for tag, short in (("best", "best"), ("last good", "good")):

@@ -65,6 +65,6 @@ def _honesty(picture: RunPicture, width: int, room: int) -> list[Part]:
     if picture.backfilled is not None:
         parts.append(("accent", f" · reading earlier steps {percent(picture.backfilled)}"))
     if width >= 100 and not picture.ended:
-        lag = "" if picture.lag_s is None else f" · lag {duration(picture.lag_s)}"
-        parts.append(("dim", f"{lag} · {size(picture.bytes_per_s)}/s"))
+        lag = "" if picture.lag_s is None or not picture.watched else f" · lag {duration(picture.lag_s)}"
+        parts.append(("dim", f"{lag} · file {size(picture.bytes_per_s)}/s"))
     return parts

@@ -85,9 +85,13 @@ class Lines(Widget):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._tones.clear()
         if self.is_mounted:
-            self.redraw()
+            # Textual gives the tones their new colours only after this.
+            self.call_later(self._recolour)
+
+    def _recolour(self) -> None:
+        self._tones.clear()
+        self.redraw()
 
     def strip(self, *parts: Part, width: int | None = None) -> Strip:
         """Parts of a line one after the other."""

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from textual.strip import Strip
 
-from qig_tui.journal import IN_WORDS, SHOWN
+from qig_tui.journal import ALARMS, IN_WORDS, SHOWN
 from qig_tui.picture import ConditionRow
 from qig_tui.text import clip, compact, pad, pad_left, thin_bar
 from qig_tui.widgets.lines import Lines, Part
 
-_BAR = 8
+_BAR = 7
+_WORD = 9
+_ID = 15
+"""Cells of the longest id of the profiles that come with the trainer."""
 _RULE = 6
 """Cells of a heading that its rule wants between the title and what stands on the right."""
 _WIDE = 70
@@ -37,11 +40,11 @@ def fit(rows: Sequence[ConditionRow], room: int, *, blame: bool) -> Fitted:
     """The alarms first, the worst of them on top, each with its blame where that fits; then the rest in its order.
 
     Args:
-        blame: whether what an alarm is blamed on wants a line.
+        blame: whether the story of an alarm wants a line.
     """
     alarms = sorted((row for row in rows if row.state in _LOUD), key=lambda row: -SHOWN.index(row.state))
     quiet = [row for row in rows if row.state not in _LOUD]
-    if len(rows) + sum(blame and bool(row.condition.blame) for row in alarms) <= room:
+    if len(rows) + sum(blame and bool(row.story) for row in alarms) <= room:
         return Fitted([*alarms, *quiet], len(alarms) if blame else 0, [])
     if quiet or len(alarms) > room:
         # The last line says what is left out.
@@ -50,7 +53,7 @@ def fit(rows: Sequence[ConditionRow], room: int, *, blame: bool) -> Fitted:
     spare = room - len(shown)
     blamed = 0
     for row in shown if blame else ():
-        if row.condition.blame:
+        if row.story:
             if not spare:
                 break
             spare -= 1
@@ -80,7 +83,7 @@ class SafetyPanel(Lines):
         self._current = True
 
     def show(self, rows: list[ConditionRow], *, current: bool) -> None:
-        needed = max(len(rows) + sum(bool(row.condition.blame) for row in rows), 1) + 2
+        needed = max(len(rows) + sum(bool(row.story) for row in rows), 1) + 2
         if needed != self._needed:
             # As high as it needs; the arrangement says how high it may be.
             self._needed = needed
@@ -106,45 +109,53 @@ class SafetyPanel(Lines):
         if not rows:
             yield self.strip(("dim", "no conditions are watched"))
             return
-        metrics = Counter(row.name for row in rows if row.condition.limit is not None)
         found = fit(rows, max(height - 1, 0), blame=width < _WIDE)
         for i, row in enumerate(found.rows):
-            yield self._row(row, width, by_id=metrics[row.name] > 1)
-            if i < found.blamed and row.condition.blame:
-                yield self.strip((_TONES[row.state], pad(f"  {row.condition.blame}", width)))
+            yield self._row(row, width)
+            if i < found.blamed and row.story:
+                yield self.strip((_TONES[row.state], pad(f"  {row.story}", width)))
         if found.hidden:
             yield self.strip(("dim", f"  {more(found.hidden)}"))
 
-    def _row(self, row: ConditionRow, width: int, *, by_id: bool) -> Strip:
-        """Args: by_id: whether other conditions compare the same metric, so that only the id tells them apart."""
-        condition = row.condition
+    def _row(self, row: ConditionRow, width: int) -> Strip:
         tone = _TONES[row.state]
         with_bar, with_word = width >= 36, width >= 50
-        name_width = max(width - 2 - 9 - (_BAR + 3 if with_bar else 0) - (9 if with_word else 0), 4)
-        unit = f" {row.unit}" if row.unit else ""
-        limit = "" if condition.limit is None else f" {condition.comparison} {compact(condition.limit)}{unit}"
-        if cell_len(limit) > name_width - 5:
-            limit = limit.removesuffix(unit)
-        name = condition.id if condition.limit is None or by_id else row.name
-        # The name is cut rather than the limit: a cut number would be another one.
-        named = pad(name, name_width - cell_len(limit)) if cell_len(name + limit) > name_width else name
+        bar = _BAR - with_word
+        room = max(width - 2 - 9 - (bar + 2 if with_bar else 0) - (_WORD if with_word else 0), 4)
+        id_width = min(_ID, max(room - 8, room // 2)) if room >= 14 else room
+        what = _compared(row, max(room - id_width - 1, 0))
         quiet = row.state == "unarmed"
-        blame = f"  {condition.blame}" if width >= _WIDE and condition.blame else ""
-        what = clip(f"{named}{limit}", name_width)
+        story = row.story if width >= _WIDE else ""
         parts: list[Part] = [
             (tone, f"{row.glyph} "),
-            ("dim" if quiet else "text", what),
-            (tone, pad(blame, name_width - cell_len(what))),
-            ("dim" if quiet else "strong", pad_left(row.shown, 8) + " "),
+            ("dim" if quiet else "text", pad(row.condition.id, id_width)),
+            ("dim", pad(f" {what}" if what else "", room - id_width) if not story else f" {what}"),
         ]
+        if story:
+            parts.append((tone, pad(f"  {story}", room - id_width - 1 - cell_len(what))))
+        parts.append(("dim" if quiet else "strong", pad_left(row.shown, 8) + " "))
         if with_bar:
-            if row.margin is None or quiet:
-                alone = row.state in _SAID or (condition.comparison in IN_WORDS and row.state in _LOUD)
+            # An alarm stands until its condition was well for a while: a bar of what is left would belie it.
+            if row.margin is None or quiet or (row.state in ALARMS and row.margin > 0):
+                alone = row.state in _SAID or row.state in ALARMS
                 said = f" {row.state}" if alone and not with_word else ""
-                parts.append((tone, pad(said, _BAR + 3)))
+                parts.append((tone, pad(said, bar + 2)))
             else:
-                filled, rest = thin_bar(row.margin, _BAR)
-                parts += [("dim", "  "), (tone, filled), ("faint", f"{rest} ")]
+                filled, rest = thin_bar(row.margin, bar)
+                parts += [("dim", " "), (tone, filled), ("faint", f"{rest} ")]
         if with_word:
             parts.append((tone, f" {row.state}"))
         return self.strip(*parts)
+
+
+def _compared(row: ConditionRow, cells: int) -> str:
+    """What is compared with which limit, as much of it as there is room for: a cut number would be another one."""
+    condition = row.condition
+    if condition.comparison in IN_WORDS:
+        return ""
+    if condition.limit is None:
+        return clip("no limit yet", cells) if cells >= 12 else ""
+    subject = "" if row.name == condition.id or not condition.metric else f"{row.name} "
+    limit, unit = f"{condition.comparison} {compact(condition.limit)}", f" {row.unit}" if row.unit else ""
+    texts = (f"{subject}{limit}{unit}", f"{subject}{limit}", f"{limit}{unit}", limit)
+    return next((text for text in texts if cell_len(text) <= cells), "")

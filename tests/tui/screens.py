@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from textual.pilot import Pilot
 from textual.widget import Widget
@@ -14,14 +15,14 @@ from qig_tui.app import QigApp
 WIDE = (160, 48)
 
 
-def open_app(run: RunDir | Path, **options: bool) -> QigApp:
+def open_app(run: RunDir | Path, **options: Any) -> QigApp:
     """The app of one run, or of a folder of runs."""
     return QigApp(run.path if isinstance(run, RunDir) else run, is_run=isinstance(run, RunDir), **options)
 
 
 @asynccontextmanager
 async def opened(
-    run: RunDir | Path, size: tuple[int, int] = WIDE, **options: bool
+    run: RunDir | Path, size: tuple[int, int] = WIDE, **options: Any
 ) -> AsyncIterator[tuple[QigApp, Pilot[int]]]:
     """The app as soon as its first screen shows all that lay there."""
     app = open_app(run, **options)

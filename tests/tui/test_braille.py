@@ -127,14 +127,3 @@ def test_ticks_are_rounded_and_apart():
 def test_a_low_chart_has_a_mark_at_its_top_and_at_its_bottom_or_three(y, rows):
     found = dict(braille.ticks(y, rows))
     assert len(found) >= 3 or (found[0], found[rows - 1]) == (y.high, y.low)
-
-
-def test_smoothing_agrees_with_the_recurrence():
-    rng = np.random.default_rng(5)
-    value = rng.normal(size=3000)
-    weight = 2 / 51
-    expected = [value[0]]
-    for x in value[1:]:
-        expected.append(expected[-1] + weight * (x - expected[-1]))
-    assert braille.smoothed(value, 50) == pytest.approx(np.array(expected))
-    assert np.isfinite(braille.smoothed(np.full(5000, HUGE), 10)).all()

@@ -2,10 +2,15 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qig_core.rundir.schema import Sample, Scalars, Unreadable
 from qig_core.rundir.values import encode_basin
-from qig_tui.history import History, Series, kept_by_thinning
+from qig_tui.detail import detail_of
+from qig_tui.history import MAX_POINTS, History
+from qig_tui.series import Series, kept_by_thinning
+from qig_tui.widgets.braille import bucketed, scale_for
 
 
 def samples(steps, *, seq=0, metric="phi", value=float):
@@ -184,3 +189,142 @@ def test_a_basin_that_is_no_distribution_is_left_out(raw):
     history = History()
     history.add([Sample(0, 0, 0.0, basin=raw)])
     assert not history.basins
+
+
+def runs_of(steps, regimes, *, seq=0):
+    return [
+        Sample(seq + i, step, float(i), m={"phi": 0.5}, regime=regime)
+        for i, (step, regime) in enumerate(zip(steps, regimes, strict=True))
+    ]
+
+
+def test_regimes_are_known_by_where_they_change_on_the_branch_that_the_run_is_on():
+    history = History()
+    history.add(runs_of(range(6), ["linear", "linear", "geometric", "geometric", "linear", None]))
+    steps, names = history.regimes()
+    assert (steps.tolist(), names) == ([0, 2, 4], ["linear", "geometric", "linear"])
+    history.add(runs_of([1, 2, 3], ["linear", "linear", "odd"], seq=6))
+    steps, names = history.regimes()
+    assert (steps.tolist(), names) == ([0, 1, 3], ["linear", "linear", "odd"])
+    assert history.regime == "odd"
+
+
+def test_regimes_of_an_earlier_part_come_in_front():
+    whole, late, early = History(), History(), History()
+    records = runs_of(range(8), ["a", "b", "b", "c", "b", "a", "d", "d"])
+    whole.add(records)
+    late.add(records[5:])
+    early.add(records[:5])
+    late.prepend(early)
+    assert late.regime == "d"
+    for step in range(8):
+        at = [int(np.searchsorted(h.regimes()[0], step, side="right")) - 1 for h in (whole, late)]
+        assert whole.regimes()[1][at[0]] == late.regimes()[1][at[1]]
+
+
+def test_a_run_of_any_length_and_any_number_of_metrics_stays_within_its_room():
+    history = History()
+    names = [f"m{i}" for i in range(200)]
+    for start in range(0, 20_000, 500):
+        history.add([Scalars(i, i, 0.0, m=dict.fromkeys(names, float(i))) for i in range(start, start + 500)])
+    assert sum(len(history.series(name)) for name in names) <= MAX_POINTS
+    assert all(history.series(name).seen == 20_000 for name in names)
+    assert history.series("m0").extremes == (0.0, 19_999.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    length=st.integers(1, 6000),
+    capacity=st.sampled_from([64, 200, 1000]),
+    back=st.booleans(),
+)
+def test_every_zoom_level_keeps_its_extremes_and_its_mean(seed, length, capacity, back):
+    rng = np.random.default_rng(seed)
+    step = np.cumsum(rng.integers(1, 4, size=length))
+    value = rng.normal(size=length)
+    segment = np.zeros(length, dtype=np.int32)
+    if back and length > 10:
+        step[length // 2 :] -= step[length // 2] - step[length // 4]
+        segment[length // 2 :] = 1
+    series = Series(capacity)
+    at = 0
+    while at < length:
+        part = int(rng.integers(1, 400))
+        series.extend(step[at : at + part], value[at : at + part], segment[at : at + part])
+        at += part
+    assert len(series) <= capacity
+    count, total = series.mass()
+    assert count.sum() == length
+    assert total.sum() == pytest.approx(value.sum())
+    width = series._width
+    while width <= step.max() + 1:
+        for part in (0, 1):
+            for first in range(0, int(step.max()) + 1, width):
+                mine = (segment == part) & (step >= first) & (step < first + width)
+                kept = (series.segment == part) & (series.step >= first) & (series.step < first + width)
+                if mine.any():
+                    assert series.value[kept].min() == value[mine].min()
+                    assert series.value[kept].max() == value[mine].max()
+        width *= 4
+
+
+def test_a_mean_over_what_was_thinned_is_that_of_every_point():
+    series = Series(256)
+    rng = np.random.default_rng(3)
+    # Skewed: the middle between the extremes would be far off.
+    value = rng.exponential(size=40_000)
+    for start in range(0, 40_000, 1000):
+        series.extend(np.arange(start, start + 1000), value[start : start + 1000], np.zeros(1000, dtype=np.int32))
+    assert series.is_thinned
+    scale = scale_for(0, 39_999, 20)
+    thinned = bucketed(series.step, series.value, scale, series.mass())
+    whole = bucketed(np.arange(40_000), value, scale)
+    assert thinned.column.tolist() == whole.column.tolist()
+    assert thinned.low == pytest.approx(whole.low)
+    assert thinned.high == pytest.approx(whole.high)
+    assert thinned.mean == pytest.approx(whole.mean, rel=0.05)
+
+
+def test_a_detail_has_every_point_of_its_steps_and_knows_the_branches():
+    history = History(capacity=64)
+    records = [*samples(range(500)), *samples(range(300, 600), seq=500)]
+    history.add(records)
+    assert history.is_thinned(250, 350)
+    history.take_detail(detail_of(records, history.branches, 250, 350))
+    assert not history.is_thinned(260, 340)
+    assert history.is_thinned(260, 360)
+    found = history.series_within("phi", 250, 350)
+    assert found.step.tolist() == [*range(250, 351), *range(300, 351)]
+    assert found.step[~history.abandoned(found)].tolist() == list(range(250, 351))
+    assert history.series_within("phi", 250, None) is history.series("phi")
+
+
+def test_a_detail_that_follows_the_newest_misses_nothing_that_came_while_it_was_read():
+    history = History(capacity=64)
+    records = samples(range(500))
+    history.add(records[:400])
+    history.ask_for_detail()
+    read = records[:400]
+    history.add(records[400:450])
+    history.take_detail(detail_of(read, history.branches, 300, None))
+    history.add(records[450:])
+    assert history.series_within("phi", 350, None).step.tolist() == list(range(300, 500))
+
+
+def test_the_values_at_a_step_are_the_newest_before_it_on_the_branch_of_the_run():
+    history = History()
+    history.add([Sample(i, i, 0.0, m={"a": float(i)} | ({"b": 10.0 * i} if i % 4 == 0 else {})) for i in range(10)])
+    assert history.at(6) == {"a": (6, 6.0), "b": (4, 40.0)}
+    assert history.at(-1) == {}
+    history.add([Sample(10, 5, 0.0, m={"a": -5.0}), Sample(11, 6, 0.0, m={"a": -6.0})])
+    assert history.at(9) == {"a": (6, -6.0), "b": (4, 40.0)}
+
+
+def test_a_pause_says_nothing_of_the_pace():
+    history = History()
+    history.add([Sample(i, i, 0.5 * i + (3600.0 if i >= 60 else 0.0), m={"a": 1.0}) for i in range(100)])
+    assert history.seconds_per_step == pytest.approx(0.5, rel=0.02)
+    odd = History()
+    odd.add([Sample(i, i, (-1.0) ** i * 1e308, m={"a": 1.0}) for i in range(10)])
+    assert odd.seconds_per_step is None

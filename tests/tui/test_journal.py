@@ -35,7 +35,7 @@ def test_a_start_forgets_the_conditions_that_it_announces_again():
         (["unarmed", "ok"], False, "○ limits were ok"),
         (["unjudged", "ok"], True, "▲ 1 unjudged"),
         (["unjudged", "warning", "ok", "warning"], True, "▲ 2 warning"),
-        (["warning", "critical"], False, "✖ 1 critical"),
+        (["warning", "critical"], False, "✖ 1 critical ▲ 1"),
     ],
 )
 def test_a_verdict_is_the_worst_state_and_in_the_past_when_nobody_judges_any_more(states, current, words):

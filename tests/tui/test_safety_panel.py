@@ -67,7 +67,7 @@ def test_everything_fits_in_the_order_of_the_profile_but_the_alarms_which_stand_
 def test_no_room_is_left_out_or_overdrawn_and_no_alarm_is_hidden_by_what_is_well(room, count, blame):
     rows = rows_of(*ALARMS[:count])
     found = fit(rows, room, blame=blame)
-    lines = len(found.rows) + bool(found.hidden) + sum(bool(r.condition.blame) for r in found.rows[: found.blamed])
+    lines = len(found.rows) + bool(found.hidden) + sum(bool(r.story) for r in found.rows[: found.blamed])
     assert lines <= max(room, 1)
     assert len(found.rows) + len(found.hidden) == len(rows)
     if room > count:
@@ -93,23 +93,23 @@ async def test_the_default_profile_is_shown_with_its_alarms_first(tmp_path, size
         async with opened(writer.run, size) as (app, _):
             lines = text_of(app.screen.query_one(SafetyPanel)).splitlines()
     assert "1 critical  3 warning" in lines[0]
-    assert lines[1].startswith("✖ drift ≤ 0.6 rad")
+    assert lines[1].split()[:4] == ["✖", "drift", "≤", "0.6"]
     blamed = lines[1] if inline else lines[2]
-    assert "kappa moved first, then d" in blamed
+    assert "kappa moved first, the" in blamed
     (early,) = (line for line in lines if "early_warning" in line)
     assert "moved " in early
     assert "━" not in early
     assert "─" not in early
     (measured,) = (line for line in lines if line.startswith("▲ measured"))
     assert "missing" in measured
-    assert any("step_age ≤ 60 s" in line for line in lines)
+    assert any(line.startswith("▲ no_step") and "≤ 60 s" in line for line in lines)
     left_out = [line for line in lines if " more" in line]
     assert len(left_out) == 1
     assert lines.index(left_out[0]) == len(lines) - 1
     if size == (160, 48):
         (finite,) = (line for line in lines if "nonfinite" in line)
         assert "finite  " in finite.removeprefix("● nonfinite")
-        assert any("divergence ≤ 2.535 nat" in line for line in lines)
+        assert any(line.startswith("● divergence      loss ≤ 2.535") for line in lines)
 
 
 async def test_two_conditions_of_one_metric_are_told_apart_and_a_limit_is_never_cut(tmp_path):
@@ -122,8 +122,8 @@ async def test_two_conditions_of_one_metric_are_told_apart_and_a_limit_is_never_
             panel.styles.max_height = 30
             await until(pilot, lambda: panel.size.height > len(announced()))
             lines = text_of(panel).splitlines()
-    of_loss = [line for line in lines if "2.535 nat" in line]
-    assert [line.split()[1] for line in of_loss] == ["diverge…", "loss_sp…"]
+    of_loss = [line.split()[1] for line in lines if line.split()[1:2] in (["divergence"], ["loss_spike"])]
+    assert of_loss == ["divergence", "loss_spike"]
     assert all("≤ 2.535" in line or "≥ 2.535" in line for line in lines if "2.5" in line)
 
 

@@ -1,5 +1,4 @@
 import os
-import shutil
 import threading
 
 import pytest
@@ -238,7 +237,7 @@ def test_a_reader_posts_the_tail_then_the_rest_then_what_is_appended(tmp_path, t
                 if picture.history.step == 309:
                     stop.set()
 
-        thread = threading.Thread(target=read_run, args=(writer.run, post, stop), kwargs={"tail_bytes": tail_bytes})
+        thread = threading.Thread(target=read_run, args=(LocalSource(writer.run, tail_bytes=tail_bytes), post, stop))
         thread.start()
         thread.join(20)
         assert not thread.is_alive()
@@ -249,17 +248,19 @@ def test_a_reader_posts_the_tail_then_the_rest_then_what_is_appended(tmp_path, t
         assert picture.history.series("phi").step.tolist() == list(range(310))
 
 
-def test_a_run_that_has_vanished_is_a_problem_and_ends_the_reader(tmp_path):
+def test_a_run_that_has_vanished_is_a_problem_and_comes_back(tmp_path):
     with open_run(tmp_path) as writer:
+        log_steps(writer, 0, 10)
         run, manifest = writer.run, writer.manifest
-    shutil.rmtree(run.path)
-    found = []
-    read_run(run, found.append, threading.Event())
-    picture = RunPicture(manifest)
-    for update in found:
-        picture.apply(update)
+        source, picture = LocalSource(run), RunPicture(manifest)
+    os.rename(run.path, tmp_path / "elsewhere")
+    picture.apply(source.look())
     assert "run.json" in picture.problem
-    assert len(found) == 1
+    os.rename(tmp_path / "elsewhere", run.path)
+    picture.apply(source.look())
+    assert picture.problem is None
+    assert picture.history.step == 9
+    source.close()
 
 
 @pytest.mark.parametrize("network", [False, True])

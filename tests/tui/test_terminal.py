@@ -1,0 +1,60 @@
+"""The real program in a real pseudo-terminal, read as a terminal shows it: what no pilot can see."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from terminal import Terminal
+
+from tests.tui.runs import full_run
+
+SIZES = {(160, 48): "charlie", (80, 24): "charlie", (40, 12): "limits"}
+"""Columns and rows, and a word that they have room for."""
+PROGRAM = str(Path(sys.executable).with_name("qig-tui"))
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    writer = full_run(tmp_path_factory.mktemp("runs"))
+    writer.close(0)
+    return writer.run.path
+
+
+@contextmanager
+def running(run: Path, state: Path, size: tuple[int, int]) -> Iterator[Terminal]:
+    """The program as soon as it shows the run."""
+    with Terminal([PROGRAM, str(run)], size=size, env={"QIG_DASHBOARD_STATE": str(state / "state.json")}) as terminal:
+        terminal.wait(lambda text: "EXITED" in text and "300 read" in text)
+        yield terminal
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_run_is_shown_its_keys_are_told_and_it_is_left(ended: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    with running(ended, tmp_path, size) as terminal:
+        assert SIZES[size] in terminal.text.split("\n")[0]
+        assert all(len(line) == size[0] for line in terminal.text.split("\n"))
+        terminal.send("?")
+        terminal.wait("─ Keys ─")
+        terminal.send("\x1b")
+        terminal.wait(lambda text: "─ Keys ─" not in text)
+        assert terminal.leave() == 0
+
+
+def test_another_size_is_filled_to_its_last_line_and_all_that_was_taken_is_given_back(
+    ended: Path, tmp_path: Path
+) -> None:
+    with running(ended, tmp_path, (160, 48)) as terminal:
+        for columns, rows in ((90, 30), (120, 40)):
+            terminal.resize((columns, rows))
+            # And nothing is left of the last line of the size before.
+            terminal.wait(
+                lambda text, last=rows - 1: "300 read" in text.split("\n")[last] and text.count("300 read") == 1
+            )
+        assert terminal.leave() == 0
+        terminal.drained()
+        sent = b"".join(data for _, data in terminal.pieces)
+    # The other screen, the mouse, brackets around what is pasted; the cursor is hidden by "l".
+    for mode, on, off in ((b"?1049", b"h", b"l"), (b"?1000", b"h", b"l"), (b"?2004", b"h", b"l"), (b"?25", b"l", b"h")):
+        assert 0 <= sent.rfind(b"\x1b[" + mode + on) < sent.rfind(b"\x1b[" + mode + off)
