@@ -197,6 +197,11 @@ class Terminal:
         self.send(key)
         return self.ended(timeout_s)
 
+    def hang_up(self) -> None:
+        """The line breaks; without a controlling terminal no signal says so."""
+        master, self._master = self._master, -1
+        os.close(master)
+
     def kill(self) -> None:
         if self.alive:
             self._process.kill()

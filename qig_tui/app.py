@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _REMOTE_FRAME_S = 0.5
 """Over SSH two pictures a second: a slow line carries them, and a key is not behind a queue of them."""
+_TERMINAL_S = 5.0
+_HUNG_UP = 128 + 1
 _ASKING = ("ask(", "send(")
 """How the actions begin that ask something of a run."""
 
@@ -95,6 +97,7 @@ class QigApp(App[int]):
         return chosen.name if chosen and (chosen.ansi or not few) else terminal.suiting(environ, few=few)
 
     def on_mount(self) -> None:
+        self.set_interval(_TERMINAL_S, self._leave_with_the_terminal)
         self._memory.listen(self._tell_problem)
         if self._is_run:
             self.push_screen(self._run_screen(RunDir(self._path), owned=self._owned))
@@ -117,11 +120,20 @@ class QigApp(App[int]):
             self._forget()
         await super().on_event(event)
 
-    def _forget(self) -> None:
+    @property
+    def _thrifty(self) -> Thrifty | None:
         # Mypy thinks that no Driver can be Thrifty as well.
         driver: object = self._driver
-        if isinstance(driver, Thrifty):
+        return driver if isinstance(driver, Thrifty) else None
+
+    def _forget(self) -> None:
+        if (driver := self._thrifty) is not None:
             driver.forget()
+
+    def _leave_with_the_terminal(self) -> None:
+        """A line that broke may leave us without anybody, and without the signal that says so."""
+        if (driver := self._thrifty) is not None and driver.is_gone:
+            self.exit(return_code=_HUNG_UP)
 
     def action_redraw(self) -> None:
         self._forget()
@@ -181,7 +193,12 @@ class QigApp(App[int]):
         from qig_tui.screens.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen(self.screen.active_bindings))
+            shown = {
+                key: active
+                for key, active in self.screen.active_bindings.items()
+                if not (self._read_only and active.binding.action.startswith(_ASKING))
+            }
+            self.push_screen(HelpScreen(shown))
 
     async def action_quit(self) -> None:
         """Textual's own way out is ours."""

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         "--theme",
         metavar="NAME",
         help=f"colours of this start: auto (default: those chosen last, else what suits the terminal), "
-        f"{', '.join(SHORT)}, or any theme of Textual",
+        f"{', '.join(SHORT)}, or any theme of Textual; a screenshot is dark unless this says otherwise",
     )
     # For a launcher that started the trainer itself: leaving a live run asks what becomes of it.
     made.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)

@@ -1,5 +1,7 @@
 """The terminal's driver, sending only the cells that changed. Everything else is Textual's."""
 
+import termios
+
 from textual.drivers.linux_driver import LinuxDriver
 
 from qig_tui.thrift import Thrift
@@ -29,6 +31,15 @@ class ThriftyDriver(LinuxDriver):
         if encoded:
             super().write(_BEGIN + encoded if self._is_held else encoded)
             self._is_held = False
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the terminal was hung up: nobody can see or press anything any more."""
+        try:
+            termios.tcgetattr(self.fileno)
+        except termios.error:
+            return True
+        return False
 
     def forget(self) -> None:
         """Send everything that is drawn from now on: the terminal may show something else."""

@@ -11,7 +11,7 @@ from qig_tui.detail import Detail, detail_of
 from qig_tui.records import basin_of, columns_of
 from qig_tui.series import BEYOND, CAPACITY, Bools, Branches, Floats, Ints, Segments, Series, last_at
 
-MAX_METRICS = 256
+MAX_METRICS = 1024
 MAX_POINTS = 1 << 20
 """Points kept of all metrics together: a run of very many metrics keeps fewer of each."""
 MAX_SEGMENTS = 1 << 16
@@ -51,7 +51,8 @@ class History:
         self.bad = 0
         self.late = 0
         """Records whose seq is not above the one before: counted, not drawn."""
-        self.dropped_metrics = 0
+        self.dropped_metrics: set[str] = set()
+        """Names of metrics for which there was no room, as far as they are counted."""
         self.unreadable: deque[Unreadable] = deque(maxlen=20)
         self.basins: deque[tuple[int, Floats]] = deque(maxlen=_BASINS)
         """Step and probabilities of the newest basins, oldest first."""
@@ -238,7 +239,8 @@ class History:
         series = self._series.get(name)
         if series is None:
             if len(self._series) >= MAX_METRICS:
-                self.dropped_metrics += 1
+                if len(self.dropped_metrics) < MAX_METRICS:
+                    self.dropped_metrics.add(name)
                 return None
             series = self._series[name] = Series(self._capacity)
             self._share_room()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from qig_core.rundir.schema import Event, MetricSpec, Unreadable
-from qig_tui.text import compact, grouped, number, safe
+from qig_tui.text import compact, grouped, number, safe, unit_text
 
 STATES = ("unarmed", "ok", "warning", "critical")
 SHOWN = ("unarmed", "ok", "unjudged", "warning", "critical")
@@ -58,6 +58,8 @@ class Condition:
     dwell: str
     cause: tuple[str, ...]
     """Metrics, the first that moved first."""
+    statistic: str = ""
+    """What of the metric is compared, where it is not its newest value."""
 
     @property
     def blame(self) -> str:
@@ -110,7 +112,8 @@ def condition_of(data: Mapping[str, Any], step: int | None) -> Condition:
         metric=safe(data.get("metric") or "", 60),
         comparison=comparison,
         limit=as_float(data.get("limit")),
-        unit=safe(data.get("unit") or "", 16),
+        unit=unit_text(safe(data.get("unit") or "", 16)),
+        statistic=safe(data.get("statistic") or "", 20),
         value=_value_of(data),
         since_step=since if isinstance(since, int) else step,
         dwell="" if dwell is None else safe(dwell, 40),

@@ -144,7 +144,7 @@ def _metric_lines(picture: RunPicture) -> list[str]:
         for name, *values, points, trend in [["", "last", "min", "max", "points", "trend"], *rows]
     ]
     if picture.history.dropped_metrics:
-        lines.append("more metrics were recorded than are kept")
+        lines.append(f"{len(picture.history.dropped_metrics)} more metrics were recorded than are kept")
     return lines
 
 

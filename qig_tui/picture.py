@@ -20,6 +20,8 @@ from qig_tui.text import ABSENT, grouped, number, safe, unit_text
 MOVING = frozenset({Word.LIVE, Word.SLOW, Word.BUSY})
 WATCHED = MOVING | {Word.PAUSED}
 """The words of a run that is there: what was judged last still holds."""
+_LEAST_MOVE = 5e-4
+"""Less is shown as 0."""
 _NAMES = {
     "phi": "Φ",
     "kappa": "κ",
@@ -109,7 +111,7 @@ class BasinView:
     def movers(self, count: int) -> list[tuple[int, float]]:
         """The entries that moved most since the reference: index and difference."""
         order = np.argsort(-np.abs(self.to_reference), kind="stable")[:count]
-        return [(int(i), float(self.to_reference[i])) for i in order]
+        return [(int(i), float(self.to_reference[i])) for i in order if abs(self.to_reference[i]) >= _LEAST_MOVE]
 
 
 class RunPicture:
@@ -130,7 +132,8 @@ class RunPicture:
         """Why something cannot be read now."""
         self.checkpoints_problem: str | None = None
         """Why the list of the checkpoints is empty, where that does not mean that there are none."""
-        self.bytes_per_s = 0.0
+        self.bytes_per_s: float | None = None
+        """None: not known yet."""
         self.waiting_bytes = 0
         self.lag_s: float | None = None
         """From the writer's clock to this reader's; only where both are the same machine's."""
@@ -198,7 +201,7 @@ class RunPicture:
 
     def label(self, metric: str) -> str:
         """The short name of a metric: Φ, κ, drift, or as recorded."""
-        return _NAMES.get(metric) or safe(metric, 24)
+        return _NAMES.get(metric) or safe(metric, 24) or "(no name)"
 
     def title(self, metric: str) -> str:
         """What stands beside the short name: the manifest's label without repeating it."""
@@ -215,7 +218,7 @@ class RunPicture:
         if beat is not None and beat.step is not None and not self.ended and self.manifest.sessions:
             if beat.session == self.manifest.sessions[-1].id:
                 step = beat.step
-        step, total = _countable(step), _countable(self.manifest.total_steps)
+        step, total = _countable(step), _countable(self.manifest.total_steps) or None
         pace = self.history.seconds_per_step
         if pace is None and beat is not None and beat.step_ms_p50 is not None:
             pace = beat.step_ms_p50 / 1e3
@@ -243,7 +246,7 @@ class RunPicture:
 
     def _value(self, condition: Condition) -> float | None:
         """The newest of what a condition compares: a sample's, the heartbeat's, or the one that its event told."""
-        if condition.comparison in ("steady", "measured"):
+        if condition.comparison in ("steady", "measured") or condition.statistic:
             return condition.value
         found = self.history.latest(condition.metric)
         if found is None and condition.metric == "step_age" and self.heartbeat is not None:

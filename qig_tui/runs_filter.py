@@ -52,6 +52,8 @@ _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?[smhd])+")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?)([smhd])")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PLAIN = re.compile(r"[\w.][\w.-]*")
+_AROUND = re.compile(r"\s*(<=|>=|!=|<|>|=)\s*")
+"""A comparison may be typed with blanks around it."""
 _OR = "OR"
 
 
@@ -188,7 +190,7 @@ def parse(text: str, metrics: Collection[str] | None = None) -> Filter:
     """
     groups: list[list[Term]] = []
     joins = False
-    for token in _tokens(text):
+    for token in _tokens(_AROUND.sub(r"\1", text) if '"' not in text else text):
         if token == [(c, False) for c in _OR]:
             if joins or not groups:
                 raise FilterError(f"{_OR} stands between two terms: state:live {_OR} state:busy")

@@ -30,6 +30,10 @@ Cell = tuple[str, str]
 class Thrifty(Protocol):
     """What sends through a `Thrift`."""
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is nothing to send to any more."""
+
     def forget(self) -> None:
         """Send everything that is drawn from now on: the terminal may show something else."""
 

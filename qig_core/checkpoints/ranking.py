@@ -61,8 +61,8 @@ def latest(manifests: Iterable[CheckpointManifest]) -> CheckpointManifest | None
 def best(
     manifests: Iterable[CheckpointManifest], score: str = DEFAULT_SCORE, lower_is_better: bool = True
 ) -> CheckpointManifest | None:
-    """The first by `rank_key` of those with a finite score; None where there is none."""
-    scored = [manifest for manifest in manifests if score_of(manifest, score) is not None]
+    """The first by `rank_key` of those with a score, every metric finite and no condition critical; None without one."""
+    scored = [m for m in manifests if score_of(m, score) is not None and _is_sound(m)]
     return min(scored, key=lambda manifest: rank_key(manifest, score, lower_is_better), default=None)
 
 
@@ -71,4 +71,8 @@ def last_good(manifests: Iterable[CheckpointManifest]) -> CheckpointManifest | N
 
     An emergency checkpoint after a value that was not finite is thereby never last-good.
     """
-    return latest(m for m in manifests if is_finite(m) and "critical" not in m.conditions.values())
+    return latest(m for m in manifests if _is_sound(m))
+
+
+def _is_sound(manifest: CheckpointManifest) -> bool:
+    return is_finite(manifest) and "critical" not in manifest.conditions.values()

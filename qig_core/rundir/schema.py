@@ -14,7 +14,7 @@ FORMAT = 1
 FORMAT_MINOR = 3
 """1: `restored` says how, `soft_reset` events, a `condition` event may hold the window that fired it.
 2: `keep` in run.json, `tagged` events, `sha256` of a checkpoint's file, a seal in tags.json.
-3: `upto` of a reference line: a band."""
+3: `upto` of a reference line: a band; `statistic` of a `condition` event."""
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")

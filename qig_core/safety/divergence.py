@@ -36,6 +36,8 @@ class DivergenceCondition(Condition):
     not finite is no evaluation.
     """
 
+    statistic = "average"
+
     def __init__(self, limit: Divergence) -> None:
         super().__init__(limit.id, limit.metric, "<=", limit.unit, limit.dwell)
         self._limit = limit

@@ -38,11 +38,15 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     dwell: int
     cause: tuple[str, ...] = ()
     """The metrics that raised the alarm, in the order in which they went wrong; empty without one."""
+    statistic: str = ""
+    """What of the metric is compared and told as the value ("average"); empty: its newest value itself."""
 
     def data(self) -> dict[str, Any]:
         """The data of a `condition` event: a float that is not finite is None, and its kind stands in `nonfinite`."""
         said: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
         said["cause"] = list(self.cause)
+        if not self.statistic:
+            del said["statistic"]
         # Not by name_nonfinite: of every condition it is part of a checkpoint, which is to begin within a millisecond.
         kinds = {
             name: kind_of_nonfinite(number)
@@ -99,6 +103,8 @@ class Dwell:
 class Condition:
     """What judges one limit. A subclass evaluates; what it says is put into a Verdict only when somebody asks."""
 
+    statistic = ""
+
     def __init__(
         self, id: str, metric: str, comparison: str, unit: str = "", dwell: int = 1, limit: float | None = None
     ) -> None:
@@ -138,6 +144,7 @@ class Condition:
             self.since,
             self.dwell,
             self.cause if self.state in ALARMS else (),
+            self.statistic,
         )
 
     def resume(self, said: Verdict) -> None:

@@ -68,6 +68,9 @@ class AbortScreen(AskingDialog):
         followed = self.followed
         if followed is not None and followed.verb == "abort" and followed.outcome != "confirmed":
             self.escalating = followed.asked.quiet_s >= ESCALATE_AFTER_S or followed.outcome == "refused"
+        if self.refusal is not None and not self._picture.ended:
+            # Nobody can be asked: the process still can be signalled, where it is on this host.
+            self.escalating = True
         super().show()
         self.query_one("#escalate").display = self.escalating
         if self._picture.paused:

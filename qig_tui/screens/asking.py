@@ -36,7 +36,8 @@ class AskingDialog(Dialog[bool]):
         self._picture = picture
         self._run = run
         self._note = ""
-        self._refusal: str | None = None
+        self.refusal: str | None = None
+        """Why nothing could be asked; a sentence."""
         self.followed: Followed | None = None
 
     def compose_buttons(self) -> ComposeResult:
@@ -66,12 +67,12 @@ class AskingDialog(Dialog[bool]):
 
     def send(self, verb: str, args: dict[str, Any] | None = None, *, going_back: str | None = None) -> None:
         """Send the command, once."""
-        if self.followed is not None or self._refusal is not None:
+        if self.followed is not None or self.refusal is not None:
             return
         try:
             self.followed = Followed(self._picture, self._run, verb, args, going_back=going_back)
         except Refused as error:
-            self._refusal = safe(error, 400)
+            self.refusal = safe(error, 400)
         self.query_one("#cancel", Button).focus()
         self.show()
 
@@ -104,7 +105,7 @@ class AskingDialog(Dialog[bool]):
     def show(self) -> None:
         """Show how far it has come."""
         followed = self.followed
-        over = followed is not None or self._refusal is not None
+        over = followed is not None or self.refusal is not None
         for name in self.ANSWERS:
             self.query_one(f"#{name}").display = not over
         self.query_one("#withdraw").display = (
@@ -114,9 +115,9 @@ class AskingDialog(Dialog[bool]):
         self.say(self._asked_nothing() if followed is None else self._progress(followed))
 
     def _asked_nothing(self) -> Text:
-        if self._refusal is None:
+        if self.refusal is None:
             return self.question()
-        return Text.assemble(("✖ not asked: ", "bold"), self._refusal)
+        return Text.assemble(("✖ not asked: ", "bold"), self.refusal)
 
     def _progress(self, followed: Followed) -> Text:
         text = stages_text(followed)

@@ -40,6 +40,8 @@ class Dialog(ModalScreen[R]):
     """Subclasses fill `#dialog`; a title, a body that may scroll, buttons below."""
 
     CSS_PATH = "dialog.tcss"
+    # Textual declares it as an instance variable.
+    HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (74, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "close", tooltip="Close the dialog and change nothing"),
         Binding("ctrl+c", "cancel", "close", tooltip="Close the dialog and change nothing", show=False),

@@ -55,7 +55,13 @@ STATES = {
 OTHERS = {
     "✓": "done; a checkpoint with all its files",
     "‖": "the picture is held still",
-    "┈": "a reference line",
+    "┈ ▐": "a reference line or a limit; beside the values the band of one",
+    "× ↑ ↓": "on a chart's edge: nan; inf; -inf, or a value that a logarithm has no place for",
+    "→ ↑ ↓": "beside a name: where the newest values go",
+    "╷": "below the first chart: the regime that begins there",
+    "━━──": "in SAFETY: how much of the way to the limit is left",
+    "grey": "of a line: a branch that the run went back from; beside a smooth line: the values themselves",
+    "▸ ◆": "in the list of runs: the cursor; marked",
     "…": "cut, or still at it",
 }
 _ON_CHARTS = (

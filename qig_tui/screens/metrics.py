@@ -8,13 +8,13 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
-from textual.widgets import Button, DataTable
+from textual.widgets import Button, DataTable, Static
 
 from qig_tui.charting import chart_metrics
 from qig_tui.memory import Remembered
 from qig_tui.picture import RunPicture
 from qig_tui.screens.dialog import Dialog
-from qig_tui.text import grouped, number, safe, unit_text
+from qig_tui.text import grouped, quantity, safe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ class MetricsScreen(Dialog[ChosenMetrics]):
 
     def compose_body(self) -> ComposeResult:
         yield MetricsTable(cursor_type="row", zebra_stripes=False)
+        yield Static(Text("space show or hide · p pin · K J move · a all again · enter into the large chart · k keep"))
 
     def compose_buttons(self) -> ComposeResult:
         yield Button("Cancel  esc", id="cancel", compact=True)
@@ -79,9 +80,9 @@ class MetricsScreen(Dialog[ChosenMetrics]):
             low, high = series.extremes or (None, None)
             mark = "★ pinned" if name in self._pinned else "– hidden" if name in self._hidden else "✓ shown"
             last = None if series.last is None else series.last[1]
-            numbers = [number(last), number(low), number(high), grouped(series.seen)]
-            unit = unit_text(picture.spec(name).unit)
-            what = f"{safe(picture.spec(name).label, 28)}{f', {unit}' if unit else ''}"
+            unit = picture.spec(name).unit
+            numbers = [*(quantity(value, unit) for value in (last, low, high)), grouped(series.seen)]
+            what = f"{safe(picture.spec(name).label, 28)}"
             table.add_row(
                 Text(mark),
                 Text(safe(name, 24)),

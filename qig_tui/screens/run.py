@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on, work
@@ -20,6 +21,7 @@ from qig_tui.picture import BasinView, Cursor, RunPicture
 from qig_tui.screens.commands import RunCommands
 from qig_tui.series import Branches, Floats
 from qig_tui.sources.local import TAIL_BYTES, Backfill, LocalSource, Update, read_run
+from qig_tui.text import grouped, safe
 from qig_tui.toasts import Toaster
 from qig_tui.view import View
 from qig_tui.widgets.basin import BasinPanel
@@ -87,6 +89,7 @@ class RunScreen(Screen[None]):
         self.is_drawn = False
         """Whether everything that lay in the directory at the start has been drawn."""
         self._toaster = Toaster()
+        self._told_unreadable = False
         self._stop = threading.Event()
         self._stale = True
         self._drawing_soon = False
@@ -148,6 +151,10 @@ class RunScreen(Screen[None]):
         for toast in self._toaster.look(found.events, self.picture.liveness, now=time.monotonic()):
             words, title = toast.message, toast.title
             self.notify(words, title=title, severity=toast.severity, timeout=toast.timeout_s, markup=False)
+        if found.restarted and self.is_drawn:
+            words = "telemetry.jsonl was cut or replaced: what it holds now is read from its start"
+            self.notify(words, title="another file", severity="warning", markup=False)
+        self._tell_unreadable()
         self._stale = self._stale or bool(found.samples) or found.restarted or not self.is_drawn
         wait = self._drawn_t + self._frame_s - time.monotonic()
         if wait <= 0 or not self.is_drawn:
@@ -155,6 +162,14 @@ class RunScreen(Screen[None]):
         elif not self._drawing_soon:
             self._drawing_soon = True
             self.set_timer(wait, self._draw_late)
+
+    def _tell_unreadable(self) -> None:
+        """Of the first line that cannot be read: which, and why."""
+        bad = self.picture.history.unreadable
+        if bad and not self._told_unreadable:
+            self._told_unreadable = True
+            words = f"{safe(Path(bad[0].path).name, 60)}, byte {grouped(bad[0].offset)}: {safe(bad[0].reason, 200)}"
+            self.notify(words, title="a line cannot be read", severity="warning", markup=False)
 
     @on(ChartDeck.Looked)
     def look_closer(self, event: ChartDeck.Looked) -> None:
@@ -370,6 +385,11 @@ class RunScreen(Screen[None]):
         return await self._commands.may_leave()
 
     def action_back(self) -> None:
-        """To the list of runs, where this screen was opened from it."""
+        """To what there is without filters; from there to the list of runs, where this screen was opened from it."""
+        filters = [bar for bar in self.query(FilterBar) if bar.has_class("-open")]
+        if filters:
+            for bar in filters:
+                bar.action_clear()
+            return
         if len(self.app.screen_stack) > 2:
             self.dismiss()

@@ -13,6 +13,7 @@ from textual.screen import Screen
 
 from qig_core.errors import RunFormatError
 from qig_tui.memory import Memory
+from qig_tui.picture import WATCHED
 from qig_tui.runs_columns import NEWEST, Order, sortable
 from qig_tui.runs_filter import Filter, FilterError, parse
 from qig_tui.sources.runs import RunRow, RunShelf
@@ -179,6 +180,9 @@ class RunsScreen(Screen[None]):
         if self._progress is not None and self._progress[1]:
             read, of = self._progress
             parts.append(("accent", f" · reading {grouped(read)} of {grouped(of)}"))
+        alive = sum(row.liveness is not None and row.liveness.word in WATCHED for row in self._rows)
+        if alive:
+            parts.append(("ok", f" · {grouped(alive)} alive"))
         if self.marked:
             parts.append(("cursor", f" · {MARK} {grouped(len(self.marked))} marked"))
         parts.append(("dim", f" · {self._order.words}"))
@@ -207,7 +211,7 @@ class RunsScreen(Screen[None]):
 
     @on(FilterBar.Changed)
     def narrow(self, event: FilterBar.Changed) -> None:
-        """Filter as it is typed; what cannot be read leaves the last filter in force."""
+        """Filter as it is typed; of one that cannot be read all is shown, and what is wrong."""
         event.stop()
         self._parse(event.text)
         self._arrange()
@@ -217,7 +221,8 @@ class RunsScreen(Screen[None]):
         try:
             self._filter = parse(text, self._metrics)
         except FilterError as error:
-            bar.say(safe(error, 160), wrong=True)
+            self._filter = Filter()
+            bar.say(safe(error, 200), wrong=True)
         else:
             bar.say("")
 
@@ -278,7 +283,8 @@ class RunsScreen(Screen[None]):
         from qig_tui.screens.run import FRAME_S, RunScreen
 
         try:
-            screen = RunScreen(row.run, read_only=self._read_only, frame_s=self._frame_s or FRAME_S)
+            frame_s = self._frame_s or FRAME_S
+            screen = RunScreen(row.run, read_only=self._read_only, memory=self._memory, frame_s=frame_s)
         except RunFormatError as error:
             self.notify(safe(error, 300), severity="error", markup=False)
         else:

@@ -48,7 +48,8 @@ class Update:
     """Only where they changed."""
     checkpoints_problem: str | None = None
     """Why they cannot be listed."""
-    bytes_per_s: float = 0.0
+    bytes_per_s: float | None = None
+    """None: not known yet."""
     waiting_bytes: int = 0
     """What lies in the file beyond what was read: a torn last line."""
     lag_s: float | None = None
@@ -103,7 +104,7 @@ class LocalSource:
         self._first = True
         self._listed = -_POLL_S
         self._rate: tuple[float, int] = (time.monotonic(), self.backfill_end)
-        self._bytes_per_s = 0.0
+        self._bytes_per_s: float | None = None
         self._lock = threading.Lock()
 
     def look(self) -> Update:
@@ -124,6 +125,8 @@ class LocalSource:
         update = Update(
             manifest=changed, liveness=self._watch.look(self.manifest), heartbeat=self._watch.heartbeat, problem=problem
         )
+        if not os.path.isdir(self.run.path):
+            update.problem = f"the directory of this run is gone: {str(self.run.path)!r}"
         try:
             self._read_events(update)
             self._read_samples(update)

@@ -61,12 +61,12 @@ class BasinHeading(_BasinLines):
             yield self.heading(width, [("strong", "BASIN")], [("dim", "not recorded")])
             return
         right: list[Part] = [("dim", "d_ref "), ("text", quantity(basin.distance_rad, "rad"))]
-        if basin.velocity_rad is not None:
+        if basin.velocity_rad is not None and width >= 50:
             right += [
                 ("dim", "  v "),
-                ("text", quantity(basin.velocity_rad, "rad" if width >= 50 else "")),
+                ("text", quantity(basin.velocity_rad, "rad")),
             ]
-        at = f" {grouped(basin.step)}" if width >= 50 else ""
+        at = f" {grouped(basin.step)}"
         yield self.heading(width, [("strong", "BASIN"), ("dim", at)], right)
 
 
@@ -130,6 +130,7 @@ class BasinMovers(_BasinLines):
             return
 
         yield self.strip(("dim", f"top movers since {grouped(basin.reference_step)}"))
+        # Where nothing moved there is nothing to list.
         movers = basin.movers(min(height, 2 * _SIDE) - 1 if height > 1 else 0)
         largest = abs(movers[0][1]) or 1.0 if movers else 1.0
         for index, change in movers:

@@ -108,8 +108,10 @@ def y_range_for(
     if log:
         low = low if low > 0 else min(high, 1e-3) if high > 0 else 1e-3
         high = high if high > low else min(low * 10, _LARGEST)
-        # Decades, or halves of one where everything lies in a single decade.
-        return YRange(low=_power_below(low), high=_power_above(high), log=True)
+        # Decades; 1, 2 or 5 of one where that would leave more than half of the height empty.
+        whole = YRange(low=_power_below(low), high=_power_above(high), log=True)
+        used = (math.log10(high) - math.log10(low)) / (math.log10(whole.high) - math.log10(whole.low))
+        return whole if used >= 0.5 else YRange(low=_mark_below(low), high=_mark_above(high), log=True)
     if abs(low) > _HUGE or abs(high) > _HUGE:
         return YRange(low=low if low < high else -abs(low), high=high if low < high else abs(high))
     if low == high:
@@ -134,6 +136,18 @@ def _power_above(value: float) -> float:
     return 10.0**exponent if exponent <= 308 else _LARGEST
 
 
+def _mark_below(value: float) -> float:
+    """The largest 1, 2 or 5 of a decade that is not above a value."""
+    power = _power_below(value)
+    return max((mark for mark in (power, 2 * power, 5 * power) if mark <= value), default=power)
+
+
+def _mark_above(value: float) -> float:
+    """The smallest 1, 2 or 5 of a decade above a value."""
+    power = _power_below(value)
+    return next((mark for mark in (2 * power, 5 * power, 10 * power) if value < mark <= _LARGEST), _LARGEST)
+
+
 def held(previous: YRange | None, wanted: YRange, low: float, high: float) -> YRange:
     """The previous range as long as the values fit and use at least half of it: the picture does not breathe."""
     if previous is None or previous.log != wanted.log:
@@ -151,6 +165,10 @@ def ticks(y: YRange, rows: int) -> list[tuple[int, float]]:
         first, last = math.ceil(math.log10(y.low) - 1e-9), math.floor(math.log10(y.high) + 1e-9)
         stride = max(1, -(-(last - first) * 3 // rows))
         values = [10.0**e for e in range(first, last + 1, stride)]
+        if last - first < 2:
+            marks = [m * 10.0**e for e in range(first - 1, last + 1) for m in (1.0, 2.0, 5.0)]
+            inside = [mark for mark in marks if y.low * (1 - 1e-9) <= mark <= y.high * (1 + 1e-9)]
+            values = inside if 3 * len(inside) <= rows + 2 else values
     else:
         span = y.high - y.low
         if not math.isfinite(span) or span <= 0:

@@ -25,6 +25,8 @@ from qig_tui.widgets.points import Points, visible
 _GUTTER = 7
 _LABELLED = 20
 """Cells that a chart must be wide for the labels of its values to be worth theirs."""
+_LEGEND = 98
+"""Cells from which on a heading has room for what the lines mean."""
 _RIBBON_ROWS = 9
 """Rows of cells that a chart must be high for its regimes to be worth one."""
 _TONES = {LIVE: "accent", RAW: "raw", ABANDONED: "faint"}
@@ -70,10 +72,11 @@ class LineChart(Lines):
     def __init__(self, *, id: str | None = None, classes: str | None = None, axis: bool = True) -> None:
         super().__init__(id=id, classes=classes)
         self._data: ChartData | None = None
+        """None: there is no metric for this chart."""
         self._view = View()
         self._axis = axis
         self._held: YRange | None = None
-        self._axis_of: tuple[str, bool, str] | None = None
+        self._axis_of: tuple[str | None, bool, str] | None = None
         self._scale: Scale | None = None
         self._held_at: int | None = None
         """The column of cells under the pressed button."""
@@ -81,8 +84,8 @@ class LineChart(Lines):
         self.drawn = 0
         """Points within the view at the last drawing."""
 
-    def show(self, data: ChartData, view: View) -> None:
-        axis = (data.metric, view.log, view.y)
+    def show(self, data: ChartData | None, view: View) -> None:
+        axis = (None if data is None else data.metric, view.log, view.y)
         if axis != self._axis_of:
             self._axis_of, self._held = axis, None
         self._data, self._view = data, view
@@ -90,7 +93,7 @@ class LineChart(Lines):
 
     def lines(self, width: int, height: int) -> Iterable[Strip]:
         data = self._data
-        if data is None or not data.metric:
+        if data is None:
             return []
         gutter = _gutter(width)
         columns = max(width - gutter, 1)
@@ -258,23 +261,35 @@ class LineChart(Lines):
     def _heading(self, data: ChartData, width: int, points: Points, buckets: Buckets | None) -> Strip:
         self.drawn = points.drawn
         newest = data.newest
-        left: list[Part] = [("strong", data.label)]
-        left.append(("text", " " + quantity(None if newest is None else newest[1], data.unit)))
+        # The name is cut rather than the value, and the unit left out before that.
+        value = None if newest is None else newest[1]
+        shown = quantity(value, data.unit)
+        if cell_len(data.label) + cell_len(shown) + 4 > width and value is not None:
+            shown = number(value)
+        left: list[Part] = [("strong", clip(data.label, max(width - cell_len(shown) - 4, 1))), ("text", f" {shown}")]
         left.append(("dim", " no sample yet" if newest is None else f" {trend(data.recent)}"))
         cursor = self._view.cursor
         if cursor is not None and (at := last_at(points.step, cursor)) is not None:
-            value, step = float(points.value[at]), int(points.step[at])
+            read, step = float(points.value[at]), int(points.step[at])
             where = f" at {grouped(step)}" if width >= 60 else ""
-            left.append(("cursor", f"  │ {quantity(value, data.unit) if where else number(value)}{where}"))
+            left.append(("cursor", f"  │ {quantity(read, data.unit) if where else number(read)}{where}"))
+        if (modes := self._modes()) and 36 <= width < _LEGEND:
+            left.append(("accent", f"  {modes}"))
         if data.title and width >= 60:
             left.append(("dim", f"  {data.title}"))
         right: list[Part] = []
         if buckets is not None:
             low, high = number(float(buckets.low.min())), number(float(buckets.high.max()))
             right.append(("dim", f"{low} … {high}"))
-            if width >= 100:
+            if width >= _LEGEND:
                 right = [*self._legend(points), ("dim", f"min {low}  max {high}{self._honesty(data, points)}")]
         return self.heading(width, left, right)
+
+    def _modes(self) -> str:
+        """How the values are shown, where that is not as they are."""
+        view = self._view
+        modes = (view.smoothing.name, "log" if view.log else "", f"y {view.y}" if view.y != "fit" else "")
+        return " · ".join(mode for mode in modes if mode)
 
     def _legend(self, points: Points) -> list[Part]:
         """What the tones of the lines mean, where there is more than one."""

@@ -127,7 +127,7 @@ class ChartDeck(Container):
         if not self.size:
             return
         for place, (chart, data) in enumerate(zip(self.query(LineChart), self._shown(), strict=False)):
-            chart.show(data if place == 0 else replace(data, regimes=None), self.view)
+            chart.show(data if data is None or place == 0 else replace(data, regimes=None), self.view)
 
     def freeze(self, frozen: bool) -> None:
         """Have only what there is now to draw from now on, or whatever comes."""
@@ -190,15 +190,16 @@ class ChartDeck(Container):
         last = max(len(rest) - room, 0)
         return [[*kept, *rest[at : at + room]] for at in [*range(0, last, room), last]]
 
-    def _shown(self) -> list[ChartData]:
+    def _shown(self) -> list[ChartData | None]:
         """What the charts in sight draw; nothing in those for which there is no metric."""
         pages, count = self._pages(), self._arrange().charts
         names = pages[min(self.page, len(pages) - 1)] if pages else []
+        found: list[ChartData | None]
         if self._still is not None:
             found = [self._still[name] for name in names]
         else:
             found = [chart_of(self._picture, name, self.view, with_regimes=i == 0) for i, name in enumerate(names)]
-        return found + [chart_of(self._picture, "")] * (count - len(found))
+        return found + [None] * (count - len(found))
 
     def ends(self) -> Ends:
         """First and last step that were read."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from textual.strip import Strip
 
 from qig_tui.sources.checkpoints import CheckpointEntry, in_sight, rest_of
-from qig_tui.text import ABSENT, grouped, number, pad, pad_left, safe
+from qig_tui.text import ABSENT, clip, grouped, number, pad, pad_left, safe
 from qig_tui.widgets.lines import Lines, Part
 
 
@@ -66,6 +66,6 @@ class CheckpointStrip(Lines):
             ("dim", "  Φ "),
             ("text", pad(number(phi), 7)),
             ("dim", pad(reason, 11) if width >= 50 else ""),
-            ("accent", " ".join(tags)),
+            ("accent", clip(" ".join(tags), max(width - (32 if width >= 50 else 21), 0))),
             width=width,
         )

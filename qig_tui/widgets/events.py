@@ -219,6 +219,9 @@ def _said(row: Row) -> str:
     """An event's sentence, or what there is to say of all in a row."""
     if row.count == 1:
         return sentence(row.event)
+    if row.event.kind == "pruned":
+        # Their steps are when it was done, not what is gone.
+        return row.reason or ""
     steps = [grouped(step) for step in (row.first_step, row.last_step) if step is not None]
     where = "" if not steps else f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} … {steps[-1]}"
     return ", ".join(part for part in (where, row.reason) if part)

@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from textual.strip import Strip
 
 from qig_tui.picture import RunPicture
-from qig_tui.text import duration, grouped, percent, safe, size
+from qig_tui.text import ABSENT, duration, grouped, percent, safe, size
 from qig_tui.widgets.lines import Lines, Part
 
 
@@ -62,9 +62,12 @@ def _honesty(picture: RunPicture, width: int, room: int) -> list[Part]:
         ("dim", " · "),
         ("warning" if history.late else "dim", f"{grouped(history.late)} late"),
     ]
+    if history.dropped_metrics:
+        parts.append(("warning", f" · {grouped(len(history.dropped_metrics))} metrics left out"))
     if picture.backfilled is not None:
         parts.append(("accent", f" · reading earlier steps {percent(picture.backfilled)}"))
     if width >= 100 and not picture.ended:
+        rate = ABSENT if picture.bytes_per_s is None else f"{size(picture.bytes_per_s)}/s"
         lag = "" if picture.lag_s is None or not picture.watched else f" · lag {duration(picture.lag_s)}"
-        parts.append(("dim", f"{lag} · file {size(picture.bytes_per_s)}/s"))
+        parts.append(("dim", f"{lag} · file {rate}"))
     return parts

@@ -156,6 +156,8 @@ def _compared(row: ConditionRow, cells: int) -> str:
     if condition.limit is None:
         return clip("no limit yet", cells) if cells >= 12 else ""
     subject = "" if row.name == condition.id or not condition.metric else f"{row.name} "
+    if condition.statistic:
+        subject += f"{condition.statistic} "
     limit, unit = f"{condition.comparison} {compact(condition.limit)}", f" {row.unit}" if row.unit else ""
     texts = (f"{subject}{limit}{unit}", f"{subject}{limit}", f"{limit}{unit}", limit)
     return next((text for text in texts if cell_len(text) <= cells), "")

@@ -40,7 +40,10 @@ def test_a_nan_that_reached_a_manifest_as_a_number_is_no_score_either() -> None:
 def test_without_any_finite_score_there_is_no_best() -> None:
     assert best([]) is None
     assert best([manifest("absent"), scored("nan", math.nan)]) is None
-    assert best([manifest("absent"), scored("a", 9.0, conditions={"drift": "critical"})]).name == "a"
+    assert best([manifest("absent"), scored("a", 9.0, conditions={"drift": "critical"})]) is None
+    assert (
+        best([scored("b", 9.0, conditions={"drift": "warning"}), scored("a", 1.0, metrics={"phi": None})]).name == "b"
+    )
 
 
 def test_inside_all_bands_comes_before_a_better_score() -> None:

@@ -235,3 +235,8 @@ def test_a_filter_agrees_with_plain_evaluation(found, run):
         for term in group:
             assert term.fits(run, NOW) == plainly(term, run)
     assert found.fits(run, NOW) == all(any(plainly(term, run) for term in group) for group in found.groups)
+
+
+def test_blanks_around_a_comparison_mean_nothing():
+    assert parse("phi > 0.8  age<  2h") == parse("phi>0.8 age<2h")
+    assert parse("phi >= 0.8 OR loss = 1") == parse("phi>=0.8 OR loss=1")

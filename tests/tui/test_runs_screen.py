@@ -80,7 +80,7 @@ async def test_every_column_is_on_the_wide_screen(tmp_path):
                 assert part in first, part
             for part in ("▸", "second", "■ EXITED 76", "✖ critical 1", "20261121-000000-000000"):
                 assert part in second
-            assert "2 runs · newest first" in line(app, "title")
+            assert "2 runs · 1 alive · newest first" in line(app, "title")
             assert "? help  q quit  ⏎ open  / filter  space mark  o sort" in line(app, "keys")
 
 
@@ -281,11 +281,11 @@ async def test_the_filter_works_while_it_is_typed(root):
         assert "5 runs" in line(app, "title")
 
 
-async def test_a_filter_that_means_nothing_leaves_the_last_one_in_force_and_says_why(root):
+async def test_a_filter_that_means_nothing_shows_every_run_and_says_why(root):
     async with opened(root) as (app, pilot):
         await type_filter(pilot, "phi>0.5")
         await type_filter(pilot, "phi>0.5 lss<2")
-        assert shown(app) == ["r5", "r2"]
+        assert shown(app) == ["r5", "r4", "r3", "r2", "r1"]
         assert "no run has lss; nearest is loss" in screen_text(app)
         await type_filter(pilot, "phi>0.5 loss<0.2")
         assert shown(app) == ["r2"]

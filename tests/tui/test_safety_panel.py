@@ -109,7 +109,7 @@ async def test_the_default_profile_is_shown_with_its_alarms_first(tmp_path, size
     if size == (160, 48):
         (finite,) = (line for line in lines if "nonfinite" in line)
         assert "finite  " in finite.removeprefix("● nonfinite")
-        assert any(line.startswith("● divergence      loss ≤ 2.535") for line in lines)
+        assert any(line.startswith("● divergence      ≤ 2.535") for line in lines)
 
 
 async def test_two_conditions_of_one_metric_are_told_apart_and_a_limit_is_never_cut(tmp_path):

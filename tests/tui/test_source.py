@@ -255,7 +255,7 @@ def test_a_run_that_has_vanished_is_a_problem_and_comes_back(tmp_path):
         source, picture = LocalSource(run), RunPicture(manifest)
     os.rename(run.path, tmp_path / "elsewhere")
     picture.apply(source.look())
-    assert "run.json" in picture.problem
+    assert "is gone" in picture.problem
     os.rename(tmp_path / "elsewhere", run.path)
     picture.apply(source.look())
     assert picture.problem is None
@@ -284,3 +284,17 @@ def test_following_posts_what_is_written_until_it_is_stopped(tmp_path, monkeypat
         thread.join(10)
         assert not thread.is_alive()
         assert steps == list(range(20))
+
+
+def test_a_directory_that_is_gone_says_so_and_its_heartbeat_too(tmp_path):
+    with open_run(tmp_path) as writer:
+        log_steps(writer, 0, 10)
+        source, picture = LocalSource(writer.run), RunPicture(writer.manifest)
+        picture.apply(source.look())
+        assert picture.problem is None
+        os.rename(writer.run.path, tmp_path / "elsewhere")
+        picture.apply(source.look())
+        assert "is gone" in picture.problem
+        assert picture.liveness.detail == "its heartbeat is gone"
+        os.rename(tmp_path / "elsewhere", writer.run.path)
+        source.close()

@@ -58,3 +58,9 @@ def test_another_size_is_filled_to_its_last_line_and_all_that_was_taken_is_given
     # The other screen, the mouse, brackets around what is pasted; the cursor is hidden by "l".
     for mode, on, off in ((b"?1049", b"h", b"l"), (b"?1000", b"h", b"l"), (b"?2004", b"h", b"l"), (b"?25", b"l", b"h")):
         assert 0 <= sent.rfind(b"\x1b[" + mode + on) < sent.rfind(b"\x1b[" + mode + off)
+
+
+def test_a_dashboard_whose_terminal_is_gone_ends(ended: Path, tmp_path: Path) -> None:
+    with running(ended, tmp_path, (80, 24)) as terminal:
+        terminal.hang_up()
+        assert terminal.ended(20) == 129
