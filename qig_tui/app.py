@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.events import AppFocus, Event, Resize
+from textual.events import AppFocus, Event, Key, Resize
 from textual.screen import Screen
 
 from qig_core.errors import RunFormatError
@@ -115,9 +115,13 @@ class QigApp(App[int]):
         return RunScreen(run, read_only=self._read_only, owned=owned, memory=self._memory, frame_s=frame_s)
 
     async def on_event(self, event: Event) -> None:
-        """A terminal of another size, or one that had been out of sight, may show anything."""
+        """A terminal of another size, or one that had been out of sight, may show anything; a key comes before all."""
         if isinstance(event, Resize | AppFocus):
             self._forget()
+        elif isinstance(event, Key):
+            for screen in self.screen_stack:
+                if (make_way := getattr(screen, "make_way", None)) is not None:
+                    make_way()
         await super().on_event(event)
 
     @property

@@ -61,7 +61,7 @@ def latest(manifests: Iterable[CheckpointManifest]) -> CheckpointManifest | None
 def best(
     manifests: Iterable[CheckpointManifest], score: str = DEFAULT_SCORE, lower_is_better: bool = True
 ) -> CheckpointManifest | None:
-    """The first by `rank_key` of those with a score, every metric finite and no condition critical; None without one."""
+    """The first by `rank_key` of those with a score, every metric finite, no condition critical; None without one."""
     scored = [m for m in manifests if score_of(m, score) is not None and _is_sound(m)]
     return min(scored, key=lambda manifest: rank_key(manifest, score, lower_is_better), default=None)
 

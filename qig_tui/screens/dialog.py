@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Self, TypeVar
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -12,11 +12,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.containers import Horizontal, VerticalScroll
+from textual.geometry import Region
 from textual.renderables.background_screen import BackgroundScreen
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 R = TypeVar("R")
+_SLIM = 74
+"""Columns below which buttons have no room beside one another."""
 
 
 @lru_cache(maxsize=4096)
@@ -28,20 +31,27 @@ def _dimmed(style: Style, color: Color) -> Style:
 
 
 class _Below(BackgroundScreen):
-    """The screen below, dimmed style by style: Textual mixes the colours of each of a thousand segments anew."""
+    """The screen below, dimmed once: Textual draws it anew for each of the paintings that opening a dialog takes, and
+    mixes the colours of each of a thousand segments.
+    """
+
+    _drawn: list[Segment] | None = None
 
     @classmethod
     def process_segments(cls, segments: Iterable[Segment], color: Color) -> Iterable[Segment]:
         for text, style, control in segments:
             yield Segment(text, _dimmed(style or Style.null(), color), control)
 
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._drawn is None:
+            self._drawn = list(super().__rich_console__(console, options))  # type: ignore[arg-type]  # only segments
+        return self._drawn
+
 
 class Dialog(ModalScreen[R]):
     """Subclasses fill `#dialog`; a title, a body that may scroll, buttons below."""
 
     CSS_PATH = "dialog.tcss"
-    # Textual declares it as an instance variable.
-    HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (74, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "close", tooltip="Close the dialog and change nothing"),
         Binding("ctrl+c", "cancel", "close", tooltip="Close the dialog and change nothing", show=False),
@@ -52,10 +62,31 @@ class Dialog(ModalScreen[R]):
     def __init__(self, title: str) -> None:
         super().__init__()
         self._title = title
+        self._below: _Below | None = None
+        self._below_size = self.size
+
+    def on_resize(self) -> None:
+        # No breakpoints: they would have the styles of every dialog worked out once more.
+        if self.has_class("-slim") != (self.size.width < _SLIM):
+            self.toggle_class("-slim")
 
     def render(self) -> RenderableType:
         shown = super().render()
-        return _Below(shown.screen, shown.color) if isinstance(shown, BackgroundScreen) else shown
+        if not isinstance(shown, BackgroundScreen):
+            return shown
+        if self._below is None or self._below_size != self.size:
+            self._below, self._below_size = _Below(shown.screen, shown.color), self.size
+        return self._below
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        if regions:
+            # So Textual says that the screen below has changed.
+            self._below = None
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def notify_style_update(self) -> None:
+        self._below = None
+        super().notify_style_update()
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="dialog", can_focus=False) as box:

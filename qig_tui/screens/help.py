@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
+from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding, BindingType
+from textual.widgets import Static
 
 from qig_core.rundir.liveness import GLYPHS, Word
 from qig_tui import journal
@@ -137,17 +139,30 @@ class HelpScreen(Dialog[None]):
 
     def __init__(self, bindings: Mapping[str, ActiveBinding]) -> None:
         super().__init__("Keys")
+        self._filled = 0
+        """For which width its text was laid out."""
         self._active = bindings
 
+    def compose_body(self) -> ComposeResult:
+        # At once and not after mounting: that would lay the dialog out a second time.
+        self._filled = self._room()
+        yield Static(self._text(self._filled), id="text")
+
     def on_mount(self) -> None:
-        self._fill()
         self.query_one("#cancel").focus(scroll_visible=False)
 
     def on_resize(self) -> None:
         self._fill()
 
+    def _room(self) -> int:
+        """Cells of a line of text."""
+        return min(int(_WIDTH_SHARE * self.app.size.width), _WIDTH) - _FRAME
+
     def _fill(self) -> None:
-        self.say(self._text(min(int(_WIDTH_SHARE * self.app.size.width), _WIDTH) - _FRAME))
+        width = self._room()
+        if width != self._filled:
+            self._filled = width
+            self.say(self._text(width))
 
     def _text(self, width: int) -> Text:
         found = sections(self._active.values(), self._key)

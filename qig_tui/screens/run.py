@@ -122,6 +122,10 @@ class RunScreen(Screen[None]):
     def on_unmount(self) -> None:
         self._stop.set()
 
+    def make_way(self) -> None:
+        """Somebody pressed a key: what lies long ago can be read a moment later."""
+        self._source.make_way()
+
     @work(thread=True, exclusive=True, group="source")
     def _read(self) -> None:
         """Reads and hands over; touches no widget."""

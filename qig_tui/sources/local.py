@@ -25,6 +25,7 @@ TAIL_BYTES = 4 << 20
 HEAD_BYTES = 1 << 16
 _POLL_S = 1.0
 _LOOK_BETWEEN_S = 0.2
+_REST_S = 0.1
 # inotify reports only what this host's kernel wrote: not for these.
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "9p", "ceph", "glusterfs", "beegfs", "afs", "gpfs"}
 
@@ -106,6 +107,7 @@ class LocalSource:
         self._rate: tuple[float, int] = (time.monotonic(), self.backfill_end)
         self._bytes_per_s: float | None = None
         self._lock = threading.Lock()
+        self._rest_until = 0.0
 
     def look(self) -> Update:
         """Everything that is new since the last look; the first one returns the tail."""
@@ -202,6 +204,10 @@ class LocalSource:
         finally:
             head.close()
 
+    def make_way(self) -> None:
+        """Let the backfill rest for a moment: somebody waits for the screen."""
+        self._rest_until = time.monotonic() + _REST_S
+
     def backfill(
         self, progress: Callable[[float], None], stop: threading.Event, capacity: int = CAPACITY
     ) -> History | None:
@@ -211,6 +217,8 @@ class LocalSource:
         older = History(capacity)
         try:
             while tail.offset < end:
+                if (rest := self._rest_until - time.monotonic()) > 0 and stop.wait(rest):
+                    return None
                 start = tail.offset
                 batch = tail.poll(min(1 << 18, end - start))
                 if stop.is_set() or batch.restarted or self.backfill_end != end or tail.offset == start:
