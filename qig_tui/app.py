@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _REMOTE_FRAME_S = 0.5
 """Over SSH two pictures a second: a slow line carries them, and a key is not behind a queue of them."""
 _TERMINAL_S = 5.0
-_HUNG_UP = 128 + 1
 _ASKING = ("ask(", "send(")
 """How the actions begin that ask something of a run."""
 
@@ -137,7 +136,7 @@ class QigApp(App[int]):
     def _leave_with_the_terminal(self) -> None:
         """A line that broke may leave us without anybody, and without the signal that says so."""
         if (driver := self._thrifty) is not None and driver.is_gone:
-            self.exit(return_code=_HUNG_UP)
+            self.exit(return_code=terminal.HUNG_UP)
 
     def action_redraw(self) -> None:
         self._forget()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from qig_tui.terminal import AUTO, DARK, SHORT, has_colours, is_blind
+from qig_tui.terminal import AUTO, DARK, HUNG_UP, SHORT, has_colours, is_blind
 
 if TYPE_CHECKING:
     from textual.driver import Driver
@@ -220,6 +220,12 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
             return _refuse(f"{arguments.screenshot!r} cannot be written: {error.strerror}")
         return 0
     app.run()
+    if app.return_code == HUNG_UP:
+        # What is left to say goes nowhere; Python would fail on it when it ends.
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.dup2(nowhere, sys.stderr.fileno())
     return app.return_code
 
 

@@ -12,6 +12,8 @@ THEMES = (DARK, LIGHT, SAFE, SAFE_LIGHT, CONTRAST, CONTRAST_LIGHT, ANSI)
 """Ours; Textual's stand beside them."""
 SHORT = {name.removeprefix("qig-"): name for name in THEMES}
 AUTO = "auto"
+HUNG_UP = 128 + 1
+"""Exit code where the terminal went away: that of the signal that should have said so."""
 _BLIND = frozenset({"dumb", "unknown"})
 _FEW = 8
 """Fewer colours than these cannot tell a state."""

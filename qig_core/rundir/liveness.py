@@ -126,8 +126,9 @@ class BeatWatch:
                 # At the first look the beat may be old: how old is known where writer and reader share one clock.
                 age = self._age_on_this_host(manifest, self.heartbeat) if self._last is None else 0.0
                 self._last, self._changed = mark, now - age
-        if self.heartbeat is None and self._last is not None and manifest.state != "exited":
-            # It was there: the file or the whole directory is gone, and nothing else can be known from it.
+        was_there = self.heartbeat is None and self._last is not None and manifest.state != "exited"
+        if was_there and not self._run.heartbeat.exists():
+            # With it, or with the whole directory, all that could be known from it is gone.
             return Liveness(Word.SILENT, "its heartbeat is gone")
         session = manifest.sessions[-1] if manifest.sessions else None
         alive = None

@@ -1,6 +1,7 @@
 """The real program in a real pseudo-terminal, read as a terminal shows it: what no pilot can see."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,3 +65,19 @@ def test_a_dashboard_whose_terminal_is_gone_ends(ended: Path, tmp_path: Path) ->
     with running(ended, tmp_path, (80, 24)) as terminal:
         terminal.hang_up()
         assert terminal.ended(20) == 129
+
+
+def test_only_what_differs_is_sent_until_the_screen_is_to_be_drawn_anew(ended: Path, tmp_path: Path) -> None:
+    with running(ended, tmp_path, (80, 24)) as terminal:
+        first = len(terminal.pieces)
+        terminal.send("s")
+        terminal.wait("ema 10")
+        assert b"charlie" not in b"".join(data for _, data in terminal.pieces[first:])
+        first = len(terminal.pieces)
+        terminal.send("\x0c")
+        until = time.monotonic() + 20
+        while b"charlie" not in b"".join(data for _, data in terminal.pieces[first:]):
+            assert time.monotonic() < until, "the screen was not drawn anew"
+            time.sleep(0.02)
+        assert "charlie" in terminal.text
+        assert terminal.leave() == 0
