@@ -16,7 +16,7 @@ PICTURES = (
     ("run.svg", "160x48", "dark"),
     ("run-light.svg", "160x48", "light"),
     ("run-80x24.svg", "80x24", "dark"),
-    ("runs.svg", "120x40", "dark"),
+    ("runs.svg", "120x12", "dark"),
 )
 
 
@@ -48,6 +48,8 @@ def main() -> None:
                 subprocess.run(
                     [*tui, what, "--screenshot", str(target), "--size", size, "--theme", theme], check=True
                 )
+                # The folder is one of this moment.
+                target.write_text(target.read_text().replace(folder, "~/runs"))
                 print(f"{target.name} at step {last_step(run)}")
             trainer.terminate()
 
