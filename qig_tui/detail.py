@@ -1,4 +1,4 @@
-"""A stretch of a run read again from its file: what zooming in shows of a series that was thinned. numpy only."""
+"""What is read again from a run's file: the stretch that is zoomed into, the basin under the cursor. numpy only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +30,24 @@ class Detail:
     def extend(self, name: str, step: Ints, value: Floats, segment: Segments) -> None:
         """Add points of a metric at the end."""
         self.series.setdefault(name, Series(_CAPACITY)).extend(step, value, segment)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A step that is looked at, and what the file holds of the basins up to it."""
+
+    step: int
+    basins: Sequence[tuple[int, Floats]]
+    """The newest at or before the step and the one before it, newest first."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """What was read again for somebody who looks closer."""
+
+    detail: Detail | None
+    """None: nothing was asked for, or it would be too much."""
+    cursor: Cursor | None
 
 
 def detail_of(records: Sequence[Sample | Scalars], branches: Branches, first: int, last: int | None) -> Detail:

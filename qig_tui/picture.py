@@ -10,6 +10,7 @@ from qig_core.checkpoints.ranking import best, last_good, latest
 from qig_core.geometry.simplex import fisher_rao_distance
 from qig_core.rundir.liveness import ENDED, Liveness, Word
 from qig_core.rundir.schema import Event, Heartbeat, Manifest, MetricSpec
+from qig_tui.detail import Cursor
 from qig_tui.history import History
 from qig_tui.journal import ALARMS, GLYPHS, SHOWN, Condition, Journal, verdict
 from qig_tui.series import Floats
@@ -38,15 +39,6 @@ class Progress:
     fraction: float | None
     eta_s: float | None
     seconds_per_step: float | None
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """A step that is looked at, and what the file holds of the basins up to it."""
-
-    step: int
-    basins: Sequence[tuple[int, Floats]]
-    """The newest at or before the step and the one before it, newest first."""
 
 
 @dataclass(frozen=True)

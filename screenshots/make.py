@@ -45,9 +45,7 @@ def main() -> None:
             for name, size, theme in PICTURES:
                 target = HERE / name
                 what = folder if name.startswith("runs") else str(run.path)
-                subprocess.run(
-                    [*tui, what, "--screenshot", str(target), "--size", size, "--theme", theme], check=True
-                )
+                subprocess.run([*tui, what, "--screenshot", str(target), "--size", size, "--theme", theme], check=True)
                 # The folder is one of this moment.
                 target.write_text(target.read_text().replace(folder, "~/runs"))
                 print(f"{target.name} at step {last_step(run)}")

@@ -14,12 +14,12 @@ from textual.screen import Screen
 from textual.worker import get_current_worker
 
 from qig_core.rundir.layout import RunDir
-from qig_tui.detail import Detail, detail_of
+from qig_tui.detail import Again
 from qig_tui.history import History
 from qig_tui.memory import Memory
-from qig_tui.picture import BasinView, Cursor, RunPicture
+from qig_tui.picture import BasinView, RunPicture
 from qig_tui.screens.commands import RunCommands
-from qig_tui.series import Branches, Floats
+from qig_tui.series import Branches
 from qig_tui.sources.local import TAIL_BYTES, Backfill, LocalSource, Update, read_run
 from qig_tui.text import grouped, safe
 from qig_tui.toasts import Toaster
@@ -183,9 +183,13 @@ class RunScreen(Screen[None]):
     def _look_closer(self, view: View) -> None:
         """Read again from the file what is not remembered of the steps in sight, and the basin under the cursor."""
         history = self.picture.history
-        is_thinned = view.first is not None and not self.frozen and history.is_thinned(view.first, view.last)
-        steps = (view.first, view.last) if is_thinned else ()
-        wanted = (*steps, view.cursor, history.segments, self.picture.backfilled is None)
+        steps: tuple[int, int | None] | None = None
+        if view.first is not None and not self.frozen and history.is_thinned(view.first, view.last):
+            # As much beyond each side: a small move needs no reading.
+            span = (history.ends[1] if view.last is None else view.last) - view.first
+            steps = view.first - span, None if view.last is None else view.last + span
+        is_whole = self.picture.backfilled is None
+        wanted = (steps is not None, view.first, view.last, view.cursor, history.segments, is_whole)
         if wanted == self._looked_at:
             return
         self._looked_at = wanted
@@ -193,44 +197,30 @@ class RunScreen(Screen[None]):
             self.picture.cursor = None
             self._numbers_t = 0.0
             self.draw(charts=False)
-        if steps:
+        if steps is not None:
             history.ask_for_detail()
-        if steps or view.cursor is not None:
-            self._read_again(view, bool(steps), history, history.branches)
+        if steps is not None or view.cursor is not None:
+            self._read_again(steps, view.cursor, history, history.branches)
 
     @work(thread=True, exclusive=True, group="again")
-    def _read_again(self, view: View, is_thinned: bool, history: History, branches: Branches) -> None:
+    def _read_again(
+        self, steps: tuple[int, int | None] | None, cursor: int | None, history: History, branches: Branches
+    ) -> None:
         worker = get_current_worker()
-        detail, basins = None, None
         try:
-            if is_thinned and view.first is not None:
-                # As much beyond each side: a small move needs no reading.
-                span = (self.picture.history.ends[1] if view.last is None else view.last) - view.first
-                first, last = view.first - span, None if view.last is None else view.last + span
-                records = self._source.index.scalars(first, last)
-                detail = None if records is None else detail_of(records, branches, first, last)
-            if view.cursor is not None:
-                basins = self._source.index.basins(view.cursor, branches)
+            found = self._source.index.again(steps, cursor, branches)
         except OSError:
             # What is remembered stays; that the file cannot be read is told by who follows it.
             return
         if not worker.is_cancelled and not self._stop.is_set():
-            self.app.call_from_thread(self._take_again, history, branches, detail, view.cursor, basins)
+            self.app.call_from_thread(self._take_again, history, branches.count, found)
 
-    def _take_again(
-        self,
-        history: History,
-        branches: Branches,
-        detail: Detail | None,
-        cursor: int | None,
-        basins: list[tuple[int, Floats]] | None,
-    ) -> None:
-        if not self.display or history is not self.picture.history or branches.count != history.segments:
+    def _take_again(self, history: History, segments: int, found: Again) -> None:
+        if not self.display or history is not self.picture.history or segments != history.segments:
             return
-        if detail is not None:
-            history.take_detail(detail)
-        if basins is not None:
-            self.picture.cursor = Cursor(cursor, basins) if cursor is not None else None
+        if found.detail is not None:
+            history.take_detail(found.detail)
+        self.picture.cursor = found.cursor
         self.draw_all()
 
     def _draw_late(self) -> None:

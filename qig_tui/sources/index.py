@@ -10,6 +10,7 @@ import numpy as np
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import LineDecoder, open_regular
 from qig_core.rundir.schema import Sample, Scalars, Unreadable
+from qig_tui.detail import Again, Cursor, detail_of
 from qig_tui.records import basin_of
 from qig_tui.series import Branches, Floats
 
@@ -100,6 +101,17 @@ class StepIndex:
             if read > MAX_READ:
                 break
         return found
+
+    def again(self, steps: tuple[int, int | None] | None, cursor: int | None, branches: Branches) -> Again:
+        """Every point of a stretch of steps (to None: to the newest), and the basins up to the cursor's.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        detail = None
+        if steps is not None and (records := self.scalars(*steps)) is not None:
+            detail = detail_of(records, branches, *steps)
+        return Again(detail, None if cursor is None else Cursor(cursor, self.basins(cursor, branches)))
 
     def _chunks(self, stretches: Sequence[_Stretch]) -> Iterator[tuple[bytes, int]]:
         fd = open_regular(self._path)
