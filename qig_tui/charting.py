@@ -97,6 +97,9 @@ def _references(picture: RunPicture, spec: MetricSpec) -> tuple[ReferenceLine, .
         limit = condition.limit
         if condition.metric != spec.name or condition.comparison not in ("≤", "≥") or condition.state == "unarmed":
             continue
+        if condition.statistic:
+            # It holds for something else than the values that are drawn.
+            continue
         if limit is not None and math.isfinite(limit):
             severity = condition.state if condition.state in ALARMS else "warning"
             limits.append(ReferenceLine(limit, f"{condition.comparison} {compact(limit)} {condition.id}", severity))

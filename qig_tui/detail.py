@@ -9,7 +9,8 @@ from qig_core.rundir.schema import Sample, Scalars
 from qig_tui.records import columns_of
 from qig_tui.series import BEYOND, Branches, Floats, Ints, Segments, Series
 
-_CAPACITY = 1 << 18
+_CAPACITY = 1 << 16
+_MOST_POINTS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,12 @@ class Detail:
     series: dict[str, Series]
     seq: int
     """Of the newest record that was read for it."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it still holds every point: one that grows with a run is given up before it takes too much room."""
+        series = self.series.values()
+        return sum(map(len, series)) <= _MOST_POINTS and not any(one.is_thinned for one in series)
 
     def covers(self, first: int, last: int | None) -> bool:
         """`last` None: to the newest."""

@@ -18,7 +18,7 @@ MAX_SEGMENTS = 1 << 16
 MAX_REGIMES = 64
 _BASINS = 64
 _PAUSE_S = 20.0
-_MOST_AWAITED = 1 << 18
+_MOST_AWAITED = 1 << 12
 _REGIME_CAPACITY = 1 << 13
 
 
@@ -40,7 +40,9 @@ class History:
         self._regime_names: list[str] = []
         self.detail: Detail | None = None
         self._since: list[Sample | Scalars] | None = None
-        """What came since a detail was asked for: whoever reads the file again may have been too early for it."""
+        """What came since a detail was asked for: whoever reads the file again may have been too early for it. None:
+        nobody asked, or too much came.
+        """
         self._last_seq = -1
         self._first_seq = -1
         self._first_step: int | None = None
@@ -97,12 +99,15 @@ class History:
 
     def take_detail(self, detail: Detail) -> None:
         """Show a range of steps by what was read again of it, and what has come since."""
-        late = [] if self._since is None else [r for r in self._since if r.seq > detail.seq]
-        self.detail, self._since = detail, None
-        if detail.last is None and late:
-            later = detail_of(late, self.branches, detail.first, None)
+        since, self._since = self._since, None
+        if detail.last is None:
+            if since is None:
+                return
+            later = detail_of([r for r in since if r.seq > detail.seq], self.branches, detail.first, None)
             for name, series in later.series.items():
                 detail.extend(name, series.step, series.value, series.segment)
+        if detail.is_whole:
+            self.detail = detail
 
     def at(self, step: int) -> dict[str, tuple[int, float]]:
         """Of every metric the newest point at or before a step, on the branch that the run is on: step and value."""
@@ -198,8 +203,12 @@ class History:
         if self._first_step is None:
             self._first_seq, self._first_step = records[0].seq, int(steps[0])
         self._fold_metrics(records, steps, segment)
-        if self._since is not None and len(self._since) <= _MOST_AWAITED:
+        if self.detail is not None and not self.detail.is_whole:
+            self.detail = None
+        if self._since is not None:
             self._since += records
+            if len(self._since) > _MOST_AWAITED:
+                self._since = None
         newest = records[-1]
         self.step, self.t = newest.step, newest.t
         self.read += len(records)

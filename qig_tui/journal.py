@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from qig_core.rundir.schema import Event, MetricSpec, Unreadable
+from qig_tui.records import NONFINITE
 from qig_tui.text import compact, grouped, number, safe, unit_text
 
 STATES = ("unarmed", "ok", "warning", "critical")
@@ -18,7 +19,6 @@ GLYPHS = {"unarmed": "○", "ok": "●", "unjudged": "▲", "warning": "▲", "c
 SEVERITY_GLYPHS = {"info": "·", "warning": "▲", "critical": "✖"}
 _KEPT = 2000
 _MAX_CONDITIONS = 200
-_KINDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _AT_MOST = {"<=", "≤", "<", "le", "lt", "max", "at_most", "below"}
 _AT_LEAST = {">=", "≥", ">", "ge", "gt", "min", "at_least", "above"}
 ALARMS = ("warning", "critical")
@@ -96,7 +96,7 @@ def _value_of(data: Mapping[str, Any]) -> float | None:
     """The value, or its kind where it is not finite; early writers of 1.0 put that into value_text."""
     named = data.get("nonfinite")
     kind = named.get("value") if isinstance(named, dict) else data.get("value_text")
-    return as_float(data.get("value")) if kind is None else _KINDS.get(str(kind))
+    return as_float(data.get("value")) if kind is None else NONFINITE.get(str(kind))
 
 
 def condition_of(data: Mapping[str, Any], step: int | None) -> Condition:

@@ -13,7 +13,7 @@ from qig_tui.series import Floats
 
 _MOST_ENTRIES = 1 << 16
 """A basin of more is no identity of 64 dimensions, and some of them are kept."""
-_KINDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 Columns = Iterable[tuple[str, NDArray[np.intp] | None, Floats]]
 
@@ -51,7 +51,7 @@ def _table(records: Sequence[Sample | Scalars], names: tuple[str, ...]) -> Float
         record = records[i]
         for j, name in enumerate(names):
             if record.m[name] is None:
-                table[i, j] = _KINDS.get(record.nonfinite.get(name, "nan"), math.nan)
+                table[i, j] = NONFINITE.get(record.nonfinite.get(name, "nan"), math.nan)
     return table
 
 

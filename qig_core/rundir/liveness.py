@@ -126,10 +126,6 @@ class BeatWatch:
                 # At the first look the beat may be old: how old is known where writer and reader share one clock.
                 age = self._age_on_this_host(manifest, self.heartbeat) if self._last is None else 0.0
                 self._last, self._changed = mark, now - age
-        was_there = self.heartbeat is None and self._last is not None and manifest.state != "exited"
-        if was_there and not self._run.heartbeat.exists():
-            # With it, or with the whole directory, all that could be known from it is gone.
-            return Liveness(Word.SILENT, "its heartbeat is gone")
         session = manifest.sessions[-1] if manifest.sessions else None
         alive = None
         if session is not None and manifest.state != "exited":
@@ -137,6 +133,10 @@ class BeatWatch:
             if alive is False and lock_holder(self._run.lock) is not None:
                 # Somebody holds the lock: the pid is one of another container, or a new session is about to begin.
                 alive = None
+        was_there = self.heartbeat is None and self._last is not None and manifest.state != "exited"
+        if was_there and alive is not False and not self._run.heartbeat.exists():
+            # With it, or with the whole directory, what could be known from it is gone.
+            return Liveness(Word.SILENT, "its heartbeat is gone")
         silence = now - self._changed if self._last is not None else 0.0
         return judge_liveness(manifest, self.heartbeat, silence_s=silence, process_alive=alive)
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_LINE_BYTES = 1 << 24
+"""A record line that is longer is neither written nor read."""
 MAX_DOCUMENT_BYTES = 1 << 26
 """No document of ours comes near; a sparse file of any size costs its maker nothing."""
-"""A record line that is longer is neither written nor read."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HEX32 = re.compile(r"[0-9a-f]{32}")

@@ -170,7 +170,9 @@ class RunScreen(Screen[None]):
     def _tell_unreadable(self) -> None:
         """Of the first line that cannot be read: which, and why."""
         bad = self.picture.history.unreadable
-        if bad and not self._told_unreadable:
+        # A single one from before is what a killed run leaves, and no news.
+        known = 0 if self.is_drawn else 1
+        if len(bad) > known and not self._told_unreadable:
             self._told_unreadable = True
             words = f"{safe(Path(bad[0].path).name, 60)}, byte {grouped(bad[0].offset)}: {safe(bad[0].reason, 200)}"
             self.notify(words, title="a line cannot be read", severity="warning", markup=False)

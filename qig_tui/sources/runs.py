@@ -20,6 +20,7 @@ from qig_core.rundir.reader import LineDecoder, open_regular, read_manifest
 from qig_core.rundir.schema import Event, Manifest, Scalars, Unreadable
 from qig_core.rundir.values import MAX_LINE_BYTES
 from qig_tui.journal import STATES
+from qig_tui.records import NONFINITE
 from qig_tui.runs_filter import NO_RUN, NO_VERDICT, UNREADABLE
 from qig_tui.sources.local import within
 
@@ -38,7 +39,6 @@ _REPORT_S = 0.15
 _STILL = (Word.EXITED.lower(), UNREADABLE)
 """States in which only a changed file says anything new."""
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-_NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 _Mark = tuple[int, int, int]
 
@@ -311,7 +311,7 @@ def _read_samples(facts: _Facts, path: Path) -> None:
 
 def _finite_or_not(sample: Scalars, name: str) -> float:
     value = sample.m.get(name)
-    return _NONFINITE.get(sample.nonfinite.get(name, ""), math.nan) if value is None else value
+    return NONFINITE.get(sample.nonfinite.get(name, ""), math.nan) if value is None else value
 
 
 def _read_conditions(facts: _Facts, path: Path) -> None:

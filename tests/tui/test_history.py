@@ -328,3 +328,27 @@ def test_a_pause_says_nothing_of_the_pace():
     odd = History()
     odd.add([Sample(i, i, (-1.0) ** i * 1e308, m={"a": 1.0}) for i in range(10)])
     assert odd.seconds_per_step is None
+
+
+def test_a_detail_that_grew_too_large_is_given_up(monkeypatch):
+    monkeypatch.setattr("qig_tui.detail._MOST_POINTS", 150)
+    history = History(capacity=64)
+    records = samples(range(400))
+    history.add(records[:200])
+    history.ask_for_detail()
+    history.take_detail(detail_of(records[:200], history.branches, 100, None))
+    history.add(records[200:240])
+    assert len(history.series_within("phi", 100, None)) == 140
+    history.add(records[240:])
+    assert history.detail is None
+
+
+def test_a_detail_for_which_too_much_came_meanwhile_is_not_taken(monkeypatch):
+    monkeypatch.setattr("qig_tui.history._MOST_AWAITED", 10)
+    history = History(capacity=64)
+    records = samples(range(200))
+    history.add(records[:100])
+    history.ask_for_detail()
+    history.add(records[100:])
+    history.take_detail(detail_of(records[:100], history.branches, 50, None))
+    assert history.detail is None
