@@ -57,6 +57,8 @@ async def pressed(app, pilot, keys: Iterable[str]) -> str:
     for key in keys:
         app.simulate_key(key)
     await pilot.pause()
+    # A dialog that a key has opened may not be laid out yet on a busy machine.
+    await until(pilot, lambda: app.screen._compositor.size == app.size or is_broken(app))
     return checked(app)
 
 
