@@ -10,7 +10,7 @@ PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.installed
 PEERS_PIP := $(PEERS)/bin/pip install --quiet --no-compile --disable-pip-version-check -c benchmarks/constraints-peers.txt
 
-.PHONY: demo test test-all check setup format screenshots bench bench-quick clean
+.PHONY: demo test test-all browser check setup format screenshots bench bench-quick clean
 
 setup: $(STAMP)
 
@@ -30,11 +30,19 @@ demo: $(STAMP)
 	@$(BIN)/python -m qig_core.cli demo
 
 # Three workers on two cores: a good part of the tests waits for a heartbeat, a frame or another process.
-test: check
+test: check browser
 	$(BIN)/python -m pytest -m 'not slow' -n 3
 
-test-all: check
+test-all: check browser
 	$(BIN)/python -m pytest -n 3
+
+# tests/tui/test_serve.py drives a real browser. Root on a machine with apt gets one; anybody else is told.
+browser:
+	@for each in "$$CHROMIUM" chromium chromium-browser google-chrome-stable google-chrome chrome; do command -v "$$each" >/dev/null && exit 0; done; \
+	echo "make test needs chromium: apt-get install --no-install-recommends chromium (or CHROMIUM=/path/to/one)"; \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 1; \
+	echo "this is root on a machine with apt: installing it (113 MB to fetch, 414 MB on disk)"; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from qig_tui.text import number, safe
 PROGRAM = "qig-core train"
 """The only program that the dashboard starts by itself."""
 ESCALATE_AFTER_S = 25.0
-_LINE_LIMIT = 1 << 20
+_LINE_LIMIT = 64 << 20
+"""Bytes of one line of a child: what is known of some 100 000 tensors."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,7 @@ def went_back_as(events: Sequence[Event], asked: Asked, how: str) -> Event | Non
     return None
 
 
-async def child(argv: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+async def child(argv: Sequence[str]) -> AsyncGenerator[dict[str, Any], None]:
     """Run a `qig-core ... --json` child and yield the objects it prints, one a line.
 
     The last one yielded is `{"error": TEXT}` where the child failed without a result.
@@ -322,7 +323,14 @@ async def child(argv: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
     errors = asyncio.ensure_future(process.stderr.read())
     answered = False
     try:
-        async for line in process.stdout:
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                yield {"error": f"a line of more than {_LINE_LIMIT >> 20} MiB"}
+                return
+            if not line:
+                break
             try:
                 found = json.loads(line)
             except ValueError:
@@ -337,10 +345,41 @@ async def child(argv: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
-        errors.cancel()
+        # asyncio lets go of a process once its pipes are read to their ends.
+        await asyncio.wait([errors])
+        for pipe in (process.stdout, process.stderr):
+            await pipe.read()
+        await process.wait()
 
 
-def verify_argv(run: RunDir) -> list[str]:
-    """The child that checks every checkpoint's digests."""
-    return [sys.executable, "-m", "qig_core.cli", "checkpoints", "verify", str(Path(run.path).absolute()), "--json"]
+def verify_argv(run: RunDir, checkpoint: str | None = None) -> list[str]:
+    """The child that checks the digests of a checkpoint; of every one where none is named."""
+    return _checkpoints("verify", run, *([] if checkpoint is None else [checkpoint]))
+
+
+def diff_argv(run: RunDir, a: str, b: str) -> list[str]:
+    """The child that says in what two checkpoints of a run differ."""
+    return _checkpoints("diff", run, a, b)
+
+
+def tag_argv(run: RunDir, checkpoint: str, tag: str, *, remove: bool) -> list[str]:
+    """The child that gives a checkpoint of a run without a trainer a tag, or takes it away."""
+    return _checkpoints("tag", run, checkpoint, tag, *(["--remove"] if remove else []))
+
+
+def prune_argv(run: RunDir, *, newest: int | None, best: int | None, only: Sequence[str] | None = None) -> list[str]:
+    """The child that plans which checkpoints go, and that deletes of these what `only` names, where it names any.
+
+    Args:
+        newest, best: how many of each stay; None for as many as the run's own rule says.
+    """
+    words = [word for name in only or () for word in ("--only", name)]
+    words += ["--dry-run"] if only is None else ["--yes"]
+    for option, count in (("--newest", newest), ("--best", best)):
+        words += [] if count is None else [option, str(count)]
+    return _checkpoints("prune", run, *words)
+
+
+def _checkpoints(verb: str, run: RunDir, *words: str) -> list[str]:
+    # Beginning with a "/" the path is no option, whatever it is called; the names are those of folders that are shown.
+    return [sys.executable, "-m", "qig_core.cli", "checkpoints", verb, str(Path(run.path).absolute()), *words, "--json"]

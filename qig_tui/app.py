@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import takewhile
 from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -16,6 +17,7 @@ from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_tui import terminal, themes
 from qig_tui.memory import Memory
+from qig_tui.setup import DEFAULT, Setup
 from qig_tui.text import safe
 from qig_tui.thrift import Thrifty
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from textual.command import Provider
     from textual.driver import Driver
 
-_REMOTE_FRAME_S = 0.5
-"""Over SSH two pictures a second: a slow line carries them, and a key is not behind a queue of them."""
 _TERMINAL_S = 5.0
 _ASKING = ("ask(", "send(")
 """How the actions begin that ask something of a run."""
@@ -38,7 +38,7 @@ def _palette() -> type["Provider"]:
 
 
 class QigApp(App[int]):
-    """Opens one run, or the list of runs in a folder.
+    """Opens one run, the list of runs in a folder, or a Markdown file.
 
     Args:
         theme: a name, one of ours without its "qig-", or "auto": the one in the memory, else what suits the terminal.
@@ -54,6 +54,7 @@ class QigApp(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t", "toggle_light", "theme", tooltip="Change between dark and light"),
         Binding("question_mark", "show_help", "help", key_display="?", tooltip="Every key and what it does"),
+        Binding("h", "show_guide", "guide", tooltip="What every number means, with its formula"),
         Binding("q", "leave", "quit", tooltip="Leave; the run goes on"),
         Binding("ctrl+c", "leave", "quit", show=False, tooltip="Leave; the run goes on", system=True),
         Binding("ctrl+q", "leave", "quit", show=False, tooltip="Leave; the run goes on", priority=True),
@@ -66,20 +67,16 @@ class QigApp(App[int]):
         path: Path,
         *,
         is_run: bool,
-        read_only: bool = False,
-        owned: bool = False,
+        setup: Setup = DEFAULT,
         theme: str = terminal.DARK,
         memory: Memory | None = None,
-        remote: bool = False,
         driver: "type[Driver] | None" = None,
     ) -> None:
         # Without colours Textual would send greys; asked for the terminal's own colours it sends none at all.
         super().__init__(driver, ansi_color=True if "NO_COLOR" in environ else None)
         self._path = path
         self._is_run = is_run
-        self._read_only = read_only
-        self._owned = owned
-        self._frame_s = _REMOTE_FRAME_S if remote else None
+        self.setup = setup
         self._memory = Memory() if memory is None else memory
         self._leaving = False
         for ours in themes.OURS:
@@ -98,20 +95,23 @@ class QigApp(App[int]):
     def on_mount(self) -> None:
         self.set_interval(_TERMINAL_S, self._leave_with_the_terminal)
         self._memory.listen(self._tell_problem)
-        if self._is_run:
-            self.push_screen(self._run_screen(RunDir(self._path), owned=self._owned))
+        if self._path.suffix == ".md":
+            from qig_tui.screens.notes import NotesScreen
+
+            may_edit = not (self.setup.read_only or self.setup.web)
+            self.push_screen(NotesScreen(self._path, title=safe(self._path.name, 120), may_edit=may_edit))
+        elif self._is_run:
+            self.push_screen(self._run_screen(RunDir(self._path), self.setup))
         else:
             from qig_tui.screens.runs import RunsScreen
 
-            memory, frame_s = self._memory, self._frame_s
-            self.push_screen(RunsScreen(self._path, read_only=self._read_only, frame_s=frame_s, memory=memory))
+            self.push_screen(RunsScreen(self._path, setup=self.setup, memory=self._memory))
 
-    def _run_screen(self, run: RunDir, *, owned: bool = False) -> Screen[None]:
+    def _run_screen(self, run: RunDir, setup: Setup) -> Screen[None]:
         """Raises: RunFormatError."""
-        from qig_tui.screens.run import FRAME_S, RunScreen
+        from qig_tui.screens.run import RunScreen
 
-        frame_s = self._frame_s or FRAME_S
-        return RunScreen(run, read_only=self._read_only, owned=owned, memory=self._memory, frame_s=frame_s)
+        return RunScreen(run, setup=setup, memory=self._memory)
 
     async def on_event(self, event: Event) -> None:
         """A terminal of another size, or one that had been out of sight, may show anything; a key comes before all."""
@@ -138,6 +138,11 @@ class QigApp(App[int]):
         if (driver := self._thrifty) is not None and driver.is_gone:
             self.exit(return_code=terminal.HUNG_UP)
 
+    def action_suspend_process(self) -> None:
+        """A browser has no shell to go back to."""
+        if not self.setup.web:
+            super().action_suspend_process()
+
     def action_redraw(self) -> None:
         self._forget()
         self.refresh(repaint=True, layout=True)
@@ -148,19 +153,23 @@ class QigApp(App[int]):
     @property
     def folder(self) -> Path:
         """The folder of runs that is open, or that the open run lies in."""
-        return self._path.parent if self._is_run else self._path
+        return self._path.parent if self._is_run or self._path.suffix == ".md" else self._path
 
     def open_run(self, run: RunDir) -> None:
         """Show a run, in the place of another one; one that this command started stays behind it."""
         try:
-            screen = self._run_screen(run)
+            screen = self._run_screen(run, self.setup._replace(owned=False, at=None, screen="run"))
         except RunFormatError as error:
             self.notify(safe(error, 300), severity="error", markup=False)
             return
-        if hasattr(self.screen, "run_dir") and not self._owned:
-            self.switch_screen(screen)
-        else:
-            self.push_screen(screen)
+        for _ in range(self._screens_of_a_run()):
+            self.pop_screen()
+        self.push_screen(screen)
+
+    def _screens_of_a_run(self) -> int:
+        """How many screens lie on top that belong to the run in sight: the one that this command started stays."""
+        above = list(takewhile(lambda screen: hasattr(screen, "run_dir"), reversed(self.screen_stack)))
+        return max(len(above) - 1, 0) if self.setup.owned else len(above)
 
     def get_css_variables(self) -> dict[str, str]:
         self.theme_variables = themes.variables(super().get_css_variables())
@@ -179,7 +188,7 @@ class QigApp(App[int]):
             binding = active.binding
             if not (active.node is screen or active.node is self) or not binding.tooltip:
                 continue
-            if not binding.show or (self._read_only and binding.action.startswith(_ASKING)):
+            if not binding.show or (self.setup.read_only and binding.action.startswith(_ASKING)):
                 continue
             run = partial(self.run_action, binding.action, active.node)
             found[binding.action] = SystemCommand(binding.description.capitalize(), binding.tooltip, run)
@@ -192,6 +201,13 @@ class QigApp(App[int]):
         else:
             self.theme = other
 
+    def action_show_guide(self) -> None:
+        from qig_tui.screens.notes import GUIDE, NotesScreen
+
+        if not isinstance(self.screen, NotesScreen):
+            why_not = "the guide comes with the program"
+            self.push_screen(NotesScreen(GUIDE, title="What the numbers mean", may_edit=False, why_not=why_not))
+
     def action_show_help(self) -> None:
         from qig_tui.screens.help import HelpScreen
 
@@ -199,7 +215,7 @@ class QigApp(App[int]):
             shown = {
                 key: active
                 for key, active in self.screen.active_bindings.items()
-                if not (self._read_only and active.binding.action.startswith(_ASKING))
+                if not (self.setup.read_only and active.binding.action.startswith(_ASKING))
             }
             self.push_screen(HelpScreen(shown))
 

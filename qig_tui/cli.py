@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from qig_tui.setup import SCREENS
 from qig_tui.terminal import AUTO, DARK, HUNG_UP, SHORT, has_colours, is_blind
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ USAGE = 2
 
 _DESCRIPTION = "Watch a training run, stop it safely, bring it back."
 _EPILOG = """\
-PATH is a run directory or a folder of runs (default: $QIG_RUNS, else ./runs); or, of a run under that default, its id,
-its name if no other has it, or "latest".
+further commands, each with its own --help: `qig-tui report RUN` writes a post-mortem, `qig-tui export RUN` every sample
+as CSV, JSON lines or Parquet, `qig-tui serve PATH` shows the dashboard in a browser. A path of such a name: ./report.
+PATH is a run directory, a folder of runs (default: $QIG_RUNS, else ./runs) or a Markdown file; or, of a run under that
+default, its id, its name if no other has it, or "latest".
 exit codes of --once: 0 the run is well: it works (LIVE, SLOW, BUSY), is PAUSED, or ended with 0; and no condition is
-critical. 1 it is not: HUNG, SILENT, KILLED, ended otherwise, or a condition is critical. 2 there is no such run, or it
-cannot be read.
+critical. 1 it is not: HUNG, SILENT, KILLED, ended otherwise, or a condition is critical; with --at: one was critical
+then. 2 there is no such run or step, or it cannot be read.
 """
 
 
@@ -57,10 +60,12 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("path", nargs="?", metavar="PATH", help="a run, a folder of runs, a run's id or name, or latest")
+    made.add_argument("path", nargs="?", metavar="PATH", help="a run (directory, id, name, latest), a folder, an .md file")
     made.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     made.add_argument("--once", action="store_true", help="print a snapshot as text and leave")
     made.add_argument("--json", action="store_true", help="with --once: the snapshot as JSON")
+    made.add_argument("--at", type=int, metavar="STEP", help="show the run as it was at a step; also with --once")
+    made.add_argument("--screen", choices=SCREENS, default="run", help="of a run the screen to open (default: run)")
     made.add_argument("--read-only", action="store_true", help="disable every command")
     made.add_argument("--screenshot", metavar="OUT.svg", help="write the first full screen as SVG and leave")
     made.add_argument("--size", type=_size, metavar="160x48", help="with --screenshot: columns x rows")
@@ -72,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     )
     # For a launcher that started the trainer itself: leaving a live run asks what becomes of it.
     made.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)
+    # For `serve`: in somebody's browser nothing of this machine but the run may be reached.
+    made.add_argument("--web", action="store_true", help=argparse.SUPPRESS)
     return made
 
 
@@ -111,18 +118,39 @@ def _named(text: str, root: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
+    given = sys.argv[1:] if argv is None else list(argv)
+    match given[:1]:
+        case ["report"]:
+            from qig_tui.report.command import main as report
+
+            return report(given[1:])
+        case ["export"]:
+            from qig_tui.export.command import main as export
+
+            return export(given[1:])
+        case ["serve"]:
+            from qig_tui.serve import main as serve
+
+            return serve(given[1:])
     made = parser()
-    arguments = made.parse_args(argv)
+    arguments = made.parse_args(given)
     if arguments.json and not arguments.once:
         made.error("--json belongs to --once")
+    if arguments.web and arguments.owned:
+        made.error("--owned is for a terminal")
     if arguments.size and not arguments.screenshot:
         made.error("--size belongs to --screenshot")
+    is_note = bool(arguments.path) and arguments.path.endswith(".md") and os.path.isfile(arguments.path)
+    if is_note and (arguments.once or arguments.at is not None or arguments.screen != "run"):
+        return _refuse(f"{arguments.path!r} is a file of notes; --once, --at and --screen belong to runs")
     try:
-        path, is_run = find(arguments.path)
+        path, is_run = (arguments.path, False) if is_note else find(arguments.path)
     except ValueError as error:
         return _refuse(str(error))
+    if not is_run and (arguments.at is not None or arguments.screen != "run"):
+        return _refuse(f"{path!r} holds several runs; --at and --screen belong to one of them")
     if arguments.once:
-        return _once(path, is_run, as_json=arguments.json)
+        return _once(path, is_run, at=arguments.at, as_json=arguments.json)
     return _screen(path, is_run, arguments)
 
 
@@ -133,7 +161,7 @@ def _refuse(sentence: str) -> int:
     return USAGE
 
 
-def _once(path: str, is_run: bool, *, as_json: bool) -> int:
+def _once(path: str, is_run: bool, *, at: int | None, as_json: bool) -> int:
     from qig_core.errors import RunFormatError
     from qig_core.rundir.layout import RunDir, list_runs
     from qig_tui.once import exit_code, render, take
@@ -143,8 +171,8 @@ def _once(path: str, is_run: bool, *, as_json: bool) -> int:
     try:
         for index, run in enumerate(runs):
             try:
-                picture = take(run)
-            except RunFormatError as error:
+                picture = take(run, at=at)
+            except (RunFormatError, LookupError) as error:
                 # Of several runs the others can still be told.
                 code = _refuse(str(error))
                 continue
@@ -175,7 +203,7 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
         # The same whoever takes it.
         os.environ.pop("NO_COLOR", None)
     else:
-        if not sys.stdout.isatty():
+        if not arguments.web and not sys.stdout.isatty():
             return _refuse("this is not a terminal; --once prints a snapshot")
         if is_blind(os.environ):
             return _refuse(
@@ -195,6 +223,7 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
     sys.setswitchinterval(0.001)
     from qig_tui.app import QigApp
     from qig_tui.memory import Memory, state_path
+    from qig_tui.setup import FRAME_S, REMOTE_FRAME_S, Setup
 
     memory = Memory() if screenshot else Memory(state_path())
     theme = arguments.theme or (DARK if screenshot else AUTO)
@@ -202,11 +231,16 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
         app = QigApp(
             run.path,
             is_run=is_run,
-            read_only=arguments.read_only,
-            owned=arguments.owned,
+            setup=Setup(
+                read_only=arguments.read_only,
+                web=arguments.web,
+                owned=arguments.owned,
+                frame_s=REMOTE_FRAME_S if remote else FRAME_S,
+                at=arguments.at,
+                screen=arguments.screen,
+            ),
             theme=theme,
             memory=memory,
-            remote=remote,
             driver=_driver(),
         )
     except ValueError as error:

@@ -63,7 +63,7 @@ def detail_of(records: Sequence[Sample | Scalars], branches: Branches, first: in
     seq = -1
     for record in records:
         # As when it was read first: a seq that goes back, or a step beyond all integers, is counted and not drawn.
-        if record.seq <= seq or not -BEYOND < record.step < BEYOND:
+        if not seq < record.seq < BEYOND or not -BEYOND < record.step < BEYOND:
             continue
         seq = record.seq
         if first <= record.step and (last is None or record.step <= last):

@@ -3,13 +3,15 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from qig_core.rundir.schema import Sample, Scalars, Unreadable
 from qig_tui.detail import Detail, detail_of
 from qig_tui.records import basin_of, columns_of
-from qig_tui.series import BEYOND, CAPACITY, Bools, Branches, Floats, Ints, Segments, Series, last_at
+from qig_tui.series import BEYOND, CAPACITY, Bools, Branches, Floats, Ints, Segments, Series
+from qig_tui.travel import Moment
 
 MAX_METRICS = 1024
 MAX_POINTS = 1 << 20
@@ -20,6 +22,7 @@ _BASINS = 64
 _PAUSE_S = 20.0
 _MOST_AWAITED = 1 << 12
 _REGIME_CAPACITY = 1 << 13
+_TIMES_CAPACITY = 1 << 14
 
 
 class History:
@@ -38,6 +41,7 @@ class History:
         self._regimes = Series(_REGIME_CAPACITY)
         """Where the regime became another one, as the place of its name in `_regime_names`."""
         self._regime_names: list[str] = []
+        self._times = Series(_TIMES_CAPACITY)
         self.detail: Detail | None = None
         self._since: list[Sample | Scalars] | None = None
         """What came since a detail was asked for: whoever reads the file again may have been too early for it. None:
@@ -109,23 +113,51 @@ class History:
         if detail.is_whole:
             self.detail = detail
 
-    def at(self, step: int) -> dict[str, tuple[int, float]]:
-        """Of every metric the newest point at or before a step, on the branch that the run is on: step and value."""
-        found = {}
-        for name, series in self._series.items():
-            gone = self.abandoned(series)
-            steps, values = series.step, series.value
-            if gone is not None:
-                steps, values = steps[~gone], values[~gone]
-            if (index := last_at(steps, step)) is not None:
-                found[name] = int(steps[index]), float(values[index])
-        return found
+    @property
+    def newest(self) -> Moment | None:
+        """The moment of the newest sample; its session is not known here."""
+        if self.step is None or self.t is None:
+            return None
+        return Moment(
+            step=self.step,
+            seq=self._last_seq,
+            t=self.t,
+            session=None,
+            segment=self.segments - 1,
+            regime=self.regime,
+            basins=tuple(self.basins)[:-3:-1],
+        )
+
+    def until(self, moment: Moment) -> "History":
+        """As it was when a sample was the newest: to look at only. What is counted of the file stays as it is now."""
+        past = History(self._capacity)
+        place = moment.step, moment.segment
+        past._series = {n: s.until(*place) for n, s in self._series.items() if s.begins_before(*place)}
+        past._rewinds = self._rewinds[: moment.segment]
+        past._regimes, past._regime_names = self._regimes.until(*place), self._regime_names
+        past._times = self._times.until(*place)
+        past.step, past.t, past.regime = moment.step, moment.t, moment.regime
+        if past.regime is None and len(past._regimes):
+            past.regime = self._regime_names[int(past._regimes.value[-1])]
+        past.read, past.bad, past.late = self.read, self.bad, self.late
+        past.dropped_metrics, past.unreadable = self.dropped_metrics, self.unreadable
+        past.basins = deque(reversed(moment.basins), maxlen=_BASINS)
+        past.reference = self.reference
+        if self.detail is not None:
+            series = {name: s.until(*place) for name, s in self.detail.series.items()}
+            past.detail = replace(self.detail, series=series)
+        return past
 
     def regimes(self) -> tuple[Ints, list[str]]:
         """Where the regime became another one, on the branch that the run is on: ascending steps, and its names."""
         series, gone = self._regimes, self.abandoned(self._regimes)
         keep = np.ones(len(series), dtype=np.bool_) if gone is None else ~gone
         return series.step[keep], [self._regime_names[int(code)] for code in series.value[keep]]
+
+    @property
+    def times(self) -> Series:
+        """When each step was recorded: unix seconds on the writer's clock as the values of a series."""
+        return self._times
 
     def recent(self, name: str, count: int) -> Floats:
         """The finite ones of the newest so many values, of the branch that the run is on."""
@@ -176,7 +208,7 @@ class History:
             if isinstance(record, Unreadable):
                 self.bad += 1
                 self.unreadable.append(record)
-            elif not -BEYOND < record.step < BEYOND:
+            elif not (-BEYOND < record.step < BEYOND and -BEYOND < record.seq < BEYOND):
                 self.bad += 1
             elif record.seq <= last_seq:
                 self.late += 1
@@ -203,6 +235,7 @@ class History:
         if self._first_step is None:
             self._first_seq, self._first_step = records[0].seq, int(steps[0])
         self._fold_metrics(records, steps, segment)
+        self._times.extend(steps, np.fromiter((r.t for r in records), dtype=np.float64, count=len(records)), segment)
         if self.detail is not None and not self.detail.is_whole:
             self.detail = None
         if self._since is not None:
@@ -292,6 +325,7 @@ class History:
             self._series[name] = series
         self._share_room()
         self._prepend_regimes(older, offset)
+        self._times.prepend(older._times, offset)
         self.detail = None
         self.read += older.read
         self.bad += older.bad

@@ -136,6 +136,14 @@ class Journal:
         self.read = 0
         self.bad = 0
 
+    def copy(self) -> "Journal":
+        """The same as it is now; what is folded into one of both does not reach the other."""
+        made = Journal()
+        made.conditions, made.specs, made._said = dict(self.conditions), dict(self.specs), dict(self._said)
+        made.events, made.emergencies = self.events.copy(), self.emergencies.copy()
+        made.restored, made.read, made.bad = self.restored.copy(), self.read, self.bad
+        return made
+
     def add(self, records: Iterable[Event | Unreadable]) -> int:
         """Fold new events in; how many there were."""
         count = 0

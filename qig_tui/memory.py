@@ -30,6 +30,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """One of `qig_tui.view.SMOOTHINGS` by its name; empty: none."""
     runs_sort: str = ""
     """Column of the runs table, "-" before it for the reverse order; empty: the newest first."""
+    checkpoints_sort: str = ""
+    """The same of the table of checkpoints."""
 
 
 class _Versioned(msgspec.Struct):

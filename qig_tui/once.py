@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from qig_core.errors import ExitCode
+from qig_core.errors import ExitCode, RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import ENDED, Liveness, Word, has_beaten
 from qig_core.rundir.schema import Event, Heartbeat
@@ -17,7 +17,8 @@ from qig_tui.charting import chart_metrics
 from qig_tui.picture import BasinView, ConditionRow, RunPicture
 from qig_tui.series import Series
 from qig_tui.sources.checkpoints import in_sight, rest_of
-from qig_tui.sources.local import LocalSource
+from qig_tui.sources.chronicle import Chronicle
+from qig_tui.sources.local import LocalSource, Update
 from qig_tui.text import (
     ABSENT,
     bar,
@@ -44,29 +45,52 @@ _EVENTS = 8
 _CHECKPOINTS = 6
 
 
-def take(run: RunDir, *, sleep: Callable[[float], None] = time.sleep) -> RunPicture:
+def take(run: RunDir, *, at: int | None = None, sleep: Callable[[float], None] = time.sleep) -> RunPicture:
     """Read a run whole and watch until its heartbeat has moved, or does not.
+
+    Args:
+        at: show it as it was at this step.
 
     Raises:
         RunFormatError: the manifest, the telemetry or the events cannot be read.
+        LookupError: there is no sample at or before the step.
     """
     # The whole file is the tail: minima and maxima are those of the run.
     source = LocalSource(run, tail_bytes=1 << 62)
     try:
         picture = RunPicture(source.manifest)
         picture.apply(source.look())
-        if picture.liveness.word not in ENDED and picture.heartbeat is not None:
-            beat = picture.heartbeat
-            if _beats(run, beat, sleep):
-                picture.apply(source.look())
-            elif (latest := source.look()).liveness.word in ENDED:
-                picture.apply(latest)
-            else:
-                picture.apply(latest)
-                picture.liveness = Liveness(Word.SILENT, f"no beat for {WATCH_S:.0f} s")
+        settle(source, picture, picture.apply, sleep=sleep)
+        return picture if at is None else _as_it_was(source, picture, at)
     finally:
         source.close()
-    return picture
+
+
+def settle(
+    source: LocalSource, picture: RunPicture, apply: Callable[[Update], None], *, sleep: Callable[[float], None]
+) -> None:
+    """Of a run that has not ended: watch whether its heart beats, and have what came meanwhile folded in."""
+    beat = picture.heartbeat
+    if picture.liveness.word in ENDED or beat is None:
+        return
+    beats = _beats(source.run, beat, sleep)
+    apply(source.look())
+    if picture.liveness.word not in ENDED and not beats:
+        picture.liveness = Liveness(Word.SILENT, f"no beat for {WATCH_S:.0f} s")
+
+
+def _as_it_was(source: LocalSource, picture: RunPicture, step: int) -> RunPicture:
+    moment = source.index.moment(step, picture.history.branches)
+    if moment is None:
+        raise LookupError(f"{picture.manifest.id!r} has no sample at or before step {step}")
+    chronicle = Chronicle(source.run)
+    try:
+        journal = chronicle.until(moment, [session.id for session in picture.manifest.sessions])
+    except OSError as error:
+        raise RunFormatError(f"the events cannot be read: {error.strerror}") from error
+    finally:
+        chronicle.close()
+    return picture.until(moment, journal)
 
 
 def _beats(run: RunDir, since: Heartbeat, sleep: Callable[[float], None]) -> bool:

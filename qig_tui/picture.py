@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qig_core.checkpoints.ranking import best, last_good, latest
+from qig_core.checkpoints.ranking import DEFAULT_SCORE, best, last_good, latest
 from qig_core.geometry.simplex import fisher_rao_distance
 from qig_core.rundir.liveness import ENDED, Liveness, Word
 from qig_core.rundir.schema import Event, Heartbeat, Manifest, MetricSpec
@@ -17,6 +17,7 @@ from qig_tui.series import Floats
 from qig_tui.sources.checkpoints import CheckpointEntry
 from qig_tui.sources.local import Backfill, Update
 from qig_tui.text import ABSENT, grouped, number, safe, unit_text
+from qig_tui.travel import Moment
 
 MOVING = frozenset({Word.LIVE, Word.SLOW, Word.BUSY})
 WATCHED = MOVING | {Word.PAUSED}
@@ -120,6 +121,10 @@ class RunPicture:
         self._found_bad: dict[str, str] = {}
         self.cursor: Cursor | None = None
         """Where the basin is read; None: the newest one."""
+        self.pinned: tuple[int, Floats] | None = None
+        """Step and basin that somebody measures distances from; None: from the run's first one."""
+        self.moment: Moment | None = None
+        """The moment that is shown; None: now."""
         self.problem: str | None = None
         """Why something cannot be read now."""
         self.checkpoints_problem: str | None = None
@@ -137,7 +142,7 @@ class RunPicture:
             self.manifest = update.manifest
         if update.restarted:
             self.history = History()
-            self.backfilled = self.cursor = None
+            self.backfilled = self.cursor = self.pinned = None
         if update.events_restarted:
             self.journal = Journal()
         if update.head and self.history.reference is None:
@@ -162,6 +167,26 @@ class RunPicture:
         if found.older is not None:
             self.history.prepend(found.older)
 
+    def until(self, moment: Moment, journal: Journal) -> "RunPicture":
+        """As it was at a moment, to look at only; whether the run is alive is told of now.
+
+        Args:
+            journal: what had happened by then.
+        """
+        past = RunPicture(self.manifest)
+        past.moment, past.pinned = moment, self.pinned
+        past.history, past.journal = self.history.until(moment), journal
+        past.cursor = self.cursor if self.cursor is not None and self.cursor.step <= moment.step else None
+        past.liveness = self.liveness
+        past._found_bad = self._found_bad
+        past.checkpoints = [entry for entry in self.checkpoints if _had_come(entry, moment)]
+        past.checkpoints_problem, past.problem, past.backfilled = (
+            self.checkpoints_problem,
+            self.problem,
+            self.backfilled,
+        )
+        return past
+
     def verified(self, problems: Mapping[str, str]) -> None:
         """Fold in what a verification said of checkpoints, by name; an empty problem is none."""
         self._found_bad.update(problems)
@@ -182,7 +207,7 @@ class RunPicture:
     @property
     def watched(self) -> bool:
         """Whether somebody still judges this run: what the limits said last holds now."""
-        return self.liveness.word in WATCHED
+        return self.moment is not None or self.liveness.word in WATCHED
 
     def spec(self, metric: str) -> MetricSpec:
         """How a metric is to be shown: as declared later, as the manifest says, or by its bare name."""
@@ -215,7 +240,8 @@ class RunPicture:
         if pace is None and beat is not None and beat.step_ms_p50 is not None:
             pace = beat.step_ms_p50 / 1e3
         eta = None
-        if pace is not None and total is not None and step is not None and self.liveness.word in MOVING:
+        moves = self.moment is None and self.liveness.word in MOVING
+        if pace is not None and total is not None and step is not None and moves:
             eta = max(total - step, 0) * pace
         fraction = None if step is None or not total else min(max(step / total, 0.0), 1.0)
         return Progress(step, total, fraction, eta, pace)
@@ -255,10 +281,11 @@ class RunPicture:
         """The newest basin, or the one at the cursor, against the reference and the one before it."""
         history = self.history
         known = self.cursor.basins if self.cursor is not None else list(history.basins)[:-3:-1]
-        if not known or history.reference is None:
+        origin = self.pinned or history.reference
+        if not known or origin is None:
             return None
         step, values = known[0]
-        reference_step, reference = history.reference
+        reference_step, reference = origin
         if reference.shape != values.shape:
             reference_step, reference = step, values
         previous = known[1][1] if len(known) > 1 else None
@@ -297,8 +324,25 @@ class RunPicture:
         manifests = [e.manifest for e in entries.values() if e.manifest is not None]
         if not manifests:
             return {}
-        found = {"latest": latest(manifests), "best": best(manifests), "last good": last_good(manifests)}
+        left = self.went_back
+        found = {
+            "latest": latest(manifests),
+            "best": best(manifests, *score_rule(self.manifest)),
+            "last good": last_good(manifest for manifest in manifests if manifest.name not in left),
+        }
         return {tag: entries[m.name] for tag, m in found.items() if m is not None and m.name in entries}
+
+
+def score_rule(manifest: Manifest) -> tuple[str, bool]:
+    """By which metric its checkpoints are ranked, and whether lower is better: as recorded, else as the core does."""
+    score, lower = manifest.keep.get("score"), manifest.keep.get("lower_is_better")
+    return (score, lower is not False) if isinstance(score, str) and score else (DEFAULT_SCORE, True)
+
+
+def _had_come(entry: CheckpointEntry, moment: Moment) -> bool:
+    """Whether a checkpoint was there at a moment: one of its own step was written after its sample."""
+    seq = None if entry.manifest is None else entry.manifest.seq
+    return entry.t <= moment.t if seq is None else seq <= moment.seq
 
 
 def _countable(steps: int | None) -> int | None:

@@ -47,7 +47,7 @@ def take_screenshot(app: QigApp, path: str, size: tuple[int, int]) -> None:
     async def draw() -> str:
         async with app.run_test(size=size) as pilot:
             for _ in range(int(_READY_S / 0.05)):
-                if getattr(app.screen, "is_drawn", None) is True:
+                if getattr(app.screen, "is_drawn", None) is True and getattr(app.screen, "is_settled", True):
                     break
                 await asyncio.sleep(0.05)
             await pilot.pause()

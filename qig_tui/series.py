@@ -108,6 +108,22 @@ class Series:
         """As it is now, to look at only. It shares the arrays: what is in use of them is never written again."""
         return copy(self)
 
+    def begins_before(self, step: int, segment: int) -> bool:
+        """Whether a point of it was known when a step of a segment was the newest."""
+        return self._n > 0 and (int(self._segment[0]), int(self._step[0])) <= (segment, step)
+
+    def until(self, step: int, segment: int) -> "Series":
+        """As it was when a step of a segment was the newest, to look at only; `seen` counts what that amounts to."""
+        before = int(np.searchsorted(self.segment, segment, side="left"))
+        within = int(np.searchsorted(self.segment, segment, side="right"))
+        count = before + int(np.searchsorted(self.step[before:within], step, side="right"))
+        past = copy(self)
+        past._n = count
+        if self._mass is not None:
+            past._mass = self._mass[0][:count], self._mass[1][:count]
+        past.seen = int(past.mass()[0].sum()) + int((~np.isfinite(past.value)).sum())
+        return past
+
     def extend(self, step: Ints, value: Floats, segment: Segments) -> None:
         need = self._n + len(step)
         if need > len(self._step):

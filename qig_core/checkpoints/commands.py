@@ -44,7 +44,9 @@ def best(run: RunDir, *, score: str = DEFAULT_SCORE, lower_is_better: bool = Tru
 
 
 def verify(run: RunDir, text: str | None = None) -> Iterator[Row]:
-    """`verify [NAME]`: {"progress": {...}} as it goes, at last {"result": [...]}, newest-published first.
+    """`verify [NAME]`: {"progress": {...}} as it goes, {"checked": {...}} of each, at last {"result": [...]} of all.
+
+    The newest-published is read first.
 
     progress: name, number (1...), of (checkpoints), done and total (bytes of all checkpoints).
     result: name, step, t, reason, status, problems, nonfinite (FILE:TENSOR), tags, fingerprint, size.
@@ -76,6 +78,7 @@ def verify(run: RunDir, text: str | None = None) -> Iterator[Row]:
         rows.append(
             {**row, "status": result.status, "problems": list(result.problems), "nonfinite": list(result.nonfinite)}
         )
+        yield {"checked": rows[-1]}
     yield {"result": rows}
 
 

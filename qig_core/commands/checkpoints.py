@@ -66,20 +66,29 @@ def best(run: Run, score: Score = None, higher: Higher = None, runs: Runs = None
 
 @app.command(name="verify")
 def verify(run: RunAt, checkpoint: Checkpoint = None, runs: Runs = None, json: Json = False) -> None:
-    """Check sizes, digests and finiteness, of all where none is named; exit 1 if any is not whole."""
+    """Check sizes, digests and finiteness, of all where none is named; exit 1 if any is not whole.
+
+    Told besides: whether the tensors have the names, types and shapes that they have in the newest other whole one.
+    """
     from qig_core.checkpoints import commands
+    from qig_core.commands.shapes import add_shapes
 
     rows: list[dict[str, Any]] = []
+    where, name = find_run_at(run, checkpoint, runs)
     with progress_bar("verifying", shown=not json) as show_progress:
-        for report in commands.verify(*find_run_at(run, checkpoint, runs)):
-            if json:
-                print_json(report)
+        for report in commands.verify(where, name):
             if "result" in report:
                 rows = report["result"]
-            else:
+                add_shapes(where, rows)
+            if json:
+                print_json(report)
+            if "progress" in report:
                 show_progress(report["progress"]["done"], report["progress"]["total"])
     if not json:
         _show_rows(rows, json=False, none="no checkpoint to verify")
+        for row in rows:
+            if row["shapes"] and row["shapes"]["differing"]:
+                tell(f"{row['name']}, beside {row['shapes']['beside']}: {'; '.join(row['shapes']['differing'])}")
     if not rows or any(row["status"] != "COMPLETE" for row in rows):
         raise typer.Exit(ExitCode.FOUND_BAD)
 
@@ -143,6 +152,10 @@ def prune(
     best: Annotated[int | None, typer.Option(help="So many of the best stay. (default: the run's own)")] = None,
     score: Score = None,
     higher: Higher = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of those that the rule gives up delete this one; may be given again."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and delete nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Wait = 30.0,
@@ -158,7 +171,7 @@ def prune(
     over = {"newest": newest, "best": best, **_rule(score=score, higher=higher)}
     over = {key: value for key, value in over.items() if value is not None}
     where = find_run(run, runs)
-    raise typer.Exit(keeping.prune(where, over, dry_run=dry_run, yes=yes, wait_s=wait, json=json))
+    raise typer.Exit(keeping.prune(where, over, only=only, dry_run=dry_run, yes=yes, wait_s=wait, json=json))
 
 
 @app.command(name="restore")

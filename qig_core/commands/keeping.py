@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,11 +73,21 @@ def change_tags(
     return ExitCode.OK
 
 
-def prune(run: RunDir, over: Mapping[str, Any], *, dry_run: bool, yes: bool, wait_s: float, json: bool) -> int:
+def prune(
+    run: RunDir,
+    over: Mapping[str, Any],
+    *,
+    only: Collection[str] | None = None,
+    dry_run: bool,
+    yes: bool,
+    wait_s: float,
+    json: bool,
+) -> int:
     """Show what the rule gives up and delete it; the exit code.
 
     Args:
         over: what is to differ from the rule that the run records: newest, best, score, lower_is_better.
+        only: names; of what the rule gives up nothing else goes. Who was shown a plan before names what it drops.
 
     Raises:
         UsageError: nobody can be asked and `yes` is not given. CheckpointError: none verifies, or the disk refused.
@@ -90,10 +100,11 @@ def prune(run: RunDir, over: Mapping[str, Any], *, dry_run: bool, yes: bool, wai
     if live and not dry_run and over.keys() - {"newest", "best"}:
         raise UsageError("a live trainer ranks by the score that it was given; --score is for a run that has ended")
     found = _plan(run, keep, json)
-    shown = [one.name for one in found.dropped]
+    going = [one for one in found.dropped if only is None or one.name in only]
+    shown, freed = [one.name for one in going], sum(one.size for one in going)
     if not json:
         _show_plan(found, live)
-    if dry_run or not found.dropped:
+    if dry_run or not going:
         if not (dry_run or live):
             with holding(run):
                 remove_stale_temporaries(run, "")  # an interrupted prune left something
@@ -102,7 +113,7 @@ def prune(run: RunDir, over: Mapping[str, Any], *, dry_run: bool, yes: bool, wai
         return ExitCode.OK
     if asking:
         try:
-            wanted = typer.confirm(f"Delete {_many(len(found.dropped))} ({decimal(found.freed)})?", err=True)
+            wanted = typer.confirm(f"Delete {_many(len(going))} ({decimal(freed)})?", err=True)
         except typer.Abort:  # Ctrl-C, or the end of the input
             return 128 + signal.SIGINT
         if not wanted:

@@ -5,11 +5,12 @@ import time
 import msgspec
 
 from qig_core.errors import RunFormatError
-from qig_core.rundir.layout import RunDir
+from qig_core.rundir.layout import RunDir, list_runs
 from qig_core.rundir.reader import Tail, read_manifest
 from qig_core.rundir.schema import Event, Manifest, Parent, Unreadable
 from qig_core.rundir.values import is_run_id
 
+MAX_RELATIVES = 200
 MAX_ANCESTORS = 100
 _SHOWN = 10
 """Rows of one kind, at most: a run may have gone back thousands of times."""
@@ -120,6 +121,28 @@ def ancestors(run: RunDir, parent: Parent | None) -> list[Ancestor]:
     if parent is not None:
         line[-1].problem = "and older ones"
     return line
+
+
+def relatives(run: RunDir) -> list[RunDir]:
+    """The run that this one was forked from and those that were forked from it, as far as they lie beside it.
+
+    Of a large folder the newest `MAX_RELATIVES` are looked at.
+    """
+    try:
+        parent = read_manifest(run).parent
+    except RunFormatError:
+        parent = None
+    found = []
+    for other in list(list_runs(run.path.absolute().parent))[-MAX_RELATIVES:]:
+        if other.id == run.id:
+            continue
+        try:
+            theirs = read_manifest(other).parent
+        except RunFormatError:
+            continue
+        if (parent is not None and other.id == parent.run) or (theirs is not None and theirs.run == run.id):
+            found.append(other)
+    return found
 
 
 def lineage_rows(found: Lineage) -> list[tuple[str, str]]:

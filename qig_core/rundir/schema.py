@@ -285,6 +285,8 @@ class ConsciousnessTelemetry(msgspec.Struct, omit_defaults=True, kw_only=True):
     breakdown_pct: float | None = None
     grad_norm: float | None = None
     lr: float | None = None
+    tokens: float | None = None
+    """Trained on so far, over all sessions of the branch."""
     tokens_per_s: float | None = None
     step_ms: float | None = None
     cpu_pct: float | None = None

@@ -47,6 +47,8 @@ class Trainer:
         self.optimizer = optimizers.make(config.optimizer, self.kernel.parameters())
         self.lr_factor = 1.0
         """What soft resets have made of the learning rate."""
+        self.tokens: int | None = 0
+        """Trained on by the updates so far; None: the checkpoint that this goes on from does not say."""
         self._tokens: torch.Tensor | None = None
         context, data = config.kernel.context, config.data
         self.gradients = ShardedGradients(threads=torch.get_num_threads(), rows=data.batch_size, context=context)
@@ -70,6 +72,7 @@ class Trainer:
             "basin": self.basin.state(),
             "regime": self.regime.state(),
             "lr_factor": self.lr_factor,
+            "tokens": self.tokens,
         } | self._begun
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -82,6 +85,8 @@ class Trainer:
             self.breakdown = counted
         self._begun = {"breakdown": self.breakdown.state()}
         self.lr_factor = float(state.get("lr_factor", 1.0))
+        tokens = state.get("tokens")
+        self.tokens = None if tokens is None else int(tokens)
 
     def scale_lr(self, factor: float) -> None:
         """Learn at `factor` times the rate from now on."""
@@ -135,6 +140,8 @@ class Trainer:
             return _cross_entropy(logits, tokens), logits
 
         optimizers.step(self.optimizer, closure)
+        if self.tokens is not None:
+            self.tokens += tokens[:, 1:].numel()
 
     @torch.no_grad()
     def heldout_loss(self) -> float:
@@ -207,6 +214,8 @@ def train(started: Started, report: Report | None = None) -> IntegratedMonitor:
             last = step == config.steps
             metrics: dict[str, float | None] = {} if last else trainer.forward_backward(step)
             computed = time.perf_counter()
+            if trainer.tokens is not None:
+                metrics["tokens"] = float(trainer.tokens)
             if step_s is not None and not last:
                 metrics["step_ms"] = 1e3 * step_s
                 metrics["tokens_per_s"] = config.data.batch_size * config.kernel.context / step_s

@@ -34,6 +34,7 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec(name="breakdown_pct", unit="%", label="breakdown", range=(0.0, 100.0), better="lower"),
     MetricSpec(name="recursion_depth", unit="passes", label="recursion depth", range=(0.0, None)),
     MetricSpec(name="lr", label="learning rate", range=(0.0, None)),
+    MetricSpec(name="tokens", unit="tokens", label="tokens trained on", range=(0.0, None)),
     MetricSpec(name="tokens_per_s", unit="tokens/s", label="throughput", range=(0.0, None), better="higher"),
     MetricSpec(name="step_ms", unit="ms", label="step time", range=(0.0, None), better="lower"),
     MetricSpec(name="cpu_pct", unit="%", label="processor", range=(0.0, None)),

@@ -31,9 +31,10 @@ class AbortScreen(AskingDialog):
     ]
     ANSWERS = ("confirm", "pause")
 
-    def __init__(self, picture: RunPicture, run: RunDir, *, confirmed: bool = False) -> None:
+    def __init__(self, picture: RunPicture, run: RunDir, *, confirmed: bool = False, may_signal: bool = True) -> None:
         super().__init__(f"Stop {picture.name}", picture, run)
         self._confirmed = confirmed
+        self._may_signal = may_signal
         self.escalating = False
         """Whether the trainer has been quiet for so long that a signal is offered."""
 
@@ -71,6 +72,7 @@ class AbortScreen(AskingDialog):
         if self.refusal is not None and not self._picture.ended:
             # Nobody can be asked: the process still can be signalled, where it is on this host.
             self.escalating = True
+        self.escalating = self.escalating and self._may_signal
         super().show()
         self.query_one("#escalate").display = self.escalating
         if self._picture.paused:

@@ -1,13 +1,16 @@
 """What a person asks of a run: stop, save, pause, go back, and whether it may be left. Shows no widget of its own."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from qig_core.errors import Refused
 from qig_core.rundir.layout import RunDir
+from qig_tui.actions import child
 from qig_tui.following import Followed
 from qig_tui.picture import RunPicture
 from qig_tui.screens.abort import AbortScreen
@@ -21,18 +24,26 @@ from qig_tui.text import duration, safe
 _ACK_S = 0.2
 _DONE = {"checkpoint": "checkpoint written", "pause": "paused", "resume": "the run goes on"}
 _NOT_DONE = {"checkpoint": "no checkpoint", "pause": "not paused", "resume": "the run does not go on"}
-_READ_ONLY = "this dashboard is read-only: every command is disabled"
+READ_ONLY = "this dashboard is read-only: every command is disabled"
+
+
+def report_argv(run: RunDir) -> list[str]:
+    """The child that writes a post-mortem."""
+    return [sys.executable, "-m", "qig_tui.cli", "report", str(Path(run.path).absolute()), "--json"]
 
 
 class RunCommands:
     """Asks where that makes sense now and says why not where it does not; dialogs and words appear on `screen`."""
 
-    def __init__(self, screen: Screen[None], run: RunDir, picture: RunPicture, *, read_only: bool, owned: bool) -> None:
+    def __init__(
+        self, screen: Screen[None], run: RunDir, picture: RunPicture, *, read_only: bool, owned: bool, web: bool = False
+    ) -> None:
         self._screen = screen
         self._run = run
         self._picture = picture
         self._read_only = read_only
         self._owned = owned
+        self._web = web
         self.dialogs: Mapping[str, Callable[[], None]] = {
             "abort": self.abort,
             "recover": self.recover,
@@ -67,7 +78,7 @@ class RunCommands:
 
     def abort(self) -> None:
         if self._may_ask():
-            self._screen.app.push_screen(AbortScreen(self._picture, self._run))
+            self._screen.app.push_screen(AbortScreen(self._picture, self._run, may_signal=not self._web))
 
     def soft_reset(self) -> None:
         if self._may_ask():
@@ -121,11 +132,33 @@ class RunCommands:
     def recover(self) -> None:
         """Of a live run by asking its trainer, of a dead one by starting it again."""
         if self._read_only:
-            self._tell(_READ_ONLY)
+            self._tell(READ_ONLY)
+        elif self._picture.ended and self._web:
+            self._tell("from a browser no program is started; on its own machine qig-core recover tells how to go on")
         elif self._picture.ended:
             self._screen.app.push_screen(RecoverScreen(self._picture, self._run))
         else:
             self._screen.app.push_screen(RestoreScreen(self._picture, self._run))
+
+    async def report(self) -> None:
+        """Have a post-mortem written into the working directory by a child, and say where."""
+        if self._web:
+            self._tell("from a browser nothing is written on this machine; qig-tui report does it there")
+            return
+        if "report" in self._waiting:
+            self._tell("it is being written", title="report")
+            return
+        self._waiting.add("report")
+        self._tell("reading the whole run", title="report", severity="information")
+        try:
+            async for found in child(report_argv(self._run)):
+                if isinstance(found.get("result"), dict):
+                    where = safe(found["result"].get("document", "?"), 300)
+                    self._tell_instead(where, title="report written", severity="information")
+                elif "error" in found:
+                    self._tell_instead(safe(found["error"], 300), title="no report", severity="error")
+        finally:
+            self._waiting.discard("report")
 
     async def may_leave(self) -> bool:
         """Whether the app may close: a run that this command started is not left by accident. Needs a worker."""
@@ -141,7 +174,7 @@ class RunCommands:
     def _may_ask(self) -> bool:
         """Whether a trainer is there to ask and may be asked; says why not."""
         if self._read_only:
-            self._tell(_READ_ONLY)
+            self._tell(READ_ONLY)
             return False
         if self._picture.ended:
             self._tell(f"the run is {self._picture.liveness.text}: there is no trainer to ask")

@@ -16,13 +16,18 @@ from qig_tui import journal
 from qig_tui.screens.dialog import Dialog
 from qig_tui.text import pad
 
-COMMANDS, CHARTS, EVENTS, LOOK, MOVING = "Commands to this run", "Charts", "Events", "Look", "Moving around"
-_GROUPS = (COMMANDS, CHARTS, EVENTS, LOOK, MOVING)
+COMMANDS, CHARTS, EVENTS, NOTES, TIME = "Commands to this run", "Charts", "Events", "Notes", "Time"
+SCREENS, LOOK, MOVING = "Screens", "Look", "Moving around"
+_GROUPS = (COMMANDS, SCREENS, CHARTS, EVENTS, NOTES, TIME, LOOK, MOVING)
 _GROUP_OF = {
-    **dict.fromkeys(("ask", "send"), COMMANDS),
+    **dict.fromkeys(("ask", "send", "pin", "tag", "prune"), COMMANDS),
     **dict.fromkeys(("charts", "choose_metrics"), CHARTS),
     "events": EVENTS,
-    **dict.fromkeys(("back", "leave", "suspend_process", "copy_text", "select_cursor"), MOVING),
+    **dict.fromkeys(("edit", "open_note", "contents"), NOTES),
+    **dict.fromkeys(("hop", "leap", "first", "now", "speed", "freeze"), TIME),
+    "pane": SCREENS,
+    **dict.fromkeys(("back", "close", "leave", "suspend_process", "copy_text"), MOVING),
+    **dict.fromkeys(("select_cursor", "move", "page", "go"), MOVING),
 }
 _MOVES_LIKE = ("cursor_", "scroll_", "focus_", "page_")
 _IN_OUR_WORDS = {
@@ -56,6 +61,7 @@ STATES = {
 }
 OTHERS = {
     "✓": "done; a checkpoint with all its files",
+    "○ COMPLETE": "a checkpoint with all its files, whose bytes were not read yet",
     "‖": "the picture is held still",
     "┈ ▐": "a reference line or a limit; beside the values the band of one",
     "× ↑ ↓": "on a chart's edge: nan; inf; -inf, or a value that a logarithm has no place for",
@@ -116,7 +122,10 @@ def sections(bindings: Iterable[ActiveBinding], display: Callable[[Binding], str
         if key not in row.keys:
             row.keys.append(key)
         if not row.does:
-            ours = _IN_OUR_WORDS.get(_plain(binding.action))
+            action = _plain(binding.action)
+            # Where a screen says itself what these do there, it is right.
+            is_said = action.startswith("focus_") and bool(binding.tooltip)
+            ours = None if is_said else _IN_OUR_WORDS.get(action)
             own = (binding.description, binding.tooltip) if binding.tooltip else ("", binding.description)
             row.name, row.does = ours or own
     return {group: list(rows.values()) for group, rows in found.items() if rows}

@@ -1,7 +1,7 @@
 """Bring a dead run back: the checkpoints as a child process verified them, the exact command, and the proof."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import ClassVar
 
 from rich.text import Text
@@ -11,6 +11,7 @@ from textual.widgets import Button
 from qig_core.errors import ExitCode, Refused
 from qig_core.rundir.layout import RunDir
 from qig_tui.actions import Relaunch, console_tail, relaunch, restored_as, start
+from qig_tui.checkpoint_rows import Checked
 from qig_tui.picture import RunPicture
 from qig_tui.screens.checkpoint_dialog import CheckpointDialog
 from qig_tui.sources.checkpoints import CheckpointEntry
@@ -27,8 +28,16 @@ class RecoverScreen(CheckpointDialog):
         Binding("y", "confirm", "start", tooltip="Start the command that is shown"),
     ]
 
-    def __init__(self, picture: RunPicture, run: RunDir, *, starter: Starter = start) -> None:
-        super().__init__(f"Recover {picture.name}", picture, run)
+    def __init__(
+        self,
+        picture: RunPicture,
+        run: RunDir,
+        *,
+        chosen: str | None = None,
+        checked: MutableMapping[str, Checked] | None = None,
+        starter: Starter = start,
+    ) -> None:
+        super().__init__(f"Recover {picture.name}", picture, run, chosen, checked)
         self._start = starter
         self._sessions_before = {s.id for s in picture.manifest.sessions}
         self._following: CheckpointEntry | None = None

@@ -1,5 +1,6 @@
 """Take a live run back to a checkpoint: verified, asked of the trainer, and proven by what the run itself records."""
 
+from collections.abc import MutableMapping
 from typing import ClassVar
 
 from rich.text import Text
@@ -10,6 +11,7 @@ from textual.widgets import Button
 from qig_core.errors import Refused
 from qig_core.rundir.layout import RunDir
 from qig_tui.actions import Asked
+from qig_tui.checkpoint_rows import Checked
 from qig_tui.following import Followed
 from qig_tui.picture import RunPicture
 from qig_tui.screens.asking import LOOK_S
@@ -32,8 +34,15 @@ class RestoreScreen(CheckpointDialog):
     NOT_DONE = "not asked"
     CONFIRM = "Go back  y"
 
-    def __init__(self, picture: RunPicture, run: RunDir) -> None:
-        super().__init__(f"Take {picture.name} back", picture, run)
+    def __init__(
+        self,
+        picture: RunPicture,
+        run: RunDir,
+        *,
+        chosen: str | None = None,
+        checked: MutableMapping[str, Checked] | None = None,
+    ) -> None:
+        super().__init__(f"Take {picture.name} back", picture, run, chosen, checked)
         self.followed: Followed | None = None
         self._refusal: str | None = None
         self._ended = picture.ended

@@ -12,10 +12,13 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from qig_core.errors import RunFormatError
+from qig_core.rundir.layout import RunDir
 from qig_tui.memory import Memory
 from qig_tui.picture import WATCHED
+from qig_tui.places import Places
 from qig_tui.runs_columns import NEWEST, Order, sortable
 from qig_tui.runs_filter import Filter, FilterError, parse
+from qig_tui.setup import DEFAULT, Setup
 from qig_tui.sources.runs import RunRow, RunShelf
 from qig_tui.text import grouped, safe
 from qig_tui.widgets.filter_bar import FilterBar
@@ -24,7 +27,7 @@ from qig_tui.widgets.runs_table import MARK, BarLine, RunsTable
 
 LOOK_S = 1.0
 _NEEDED = ("question_mark", "q")
-_OFFERED = (*_NEEDED, "enter", "slash", "space", "o", "O", "u", "t")
+_OFFERED = (*_NEEDED, "enter", "slash", "space", "5", "o", "O", "u", "t")
 """The keys of the last line, the most needed first."""
 
 
@@ -46,16 +49,20 @@ class RunsScreen(Screen[None]):
             "space", "mark", "mark", tooltip="Mark the run, or unmark it, and go to the next; marked runs stay in sight"
         ),
         Binding("u", "unmark", "unmark", tooltip="Unmark every run"),
+        Binding("5,c", "compare", "compare", tooltip="Lay the marked runs over one another, eight at most"),
         Binding("escape", "no_filter", "no filter", tooltip="Take the filter away"),
     ]
 
     def __init__(
-        self, root: Path, *, read_only: bool = False, frame_s: float | None = None, memory: Memory | None = None
+        self,
+        root: Path,
+        *,
+        setup: Setup = DEFAULT,
+        memory: Memory | None = None,
     ) -> None:
         super().__init__()
         self._root = root
-        self._read_only = read_only
-        self._frame_s = frame_s
+        self._setup = setup
         self._memory = memory or Memory(None)
         self._order = Order.of(self._memory.chosen.runs_sort)
         self._stop = threading.Event()
@@ -70,6 +77,8 @@ class RunsScreen(Screen[None]):
         self._arranged: list[RunRow] = []
         """Those that are shown, as they stand."""
         self._fitting = 0
+        self.places = Places()
+        """The colour and letter that each run had when it was compared."""
         self.marked: list[str] = []
         """Ids of runs in the order of marking."""
         self.is_drawn = False
@@ -275,16 +284,30 @@ class RunsScreen(Screen[None]):
         self.marked.clear()
         self._arrange()
 
+    def marked_runs(self) -> list[RunDir]:
+        """In the order of marking."""
+        known = {row.id: row.run for row in self._rows}
+        return [known[run_id] for run_id in self.marked if run_id in known]
+
+    def action_compare(self) -> None:
+        marked = self.marked_runs()
+        if not marked:
+            words = "mark the runs to compare with space, then press 5"
+            self.notify(words, title="no run is marked", severity="warning", markup=False)
+            return
+        from qig_tui.screens.compare import CompareScreen
+
+        self.app.push_screen(CompareScreen(marked, memory=self._memory, places=self.places, setup=self._setup))
+
     @on(RunsTable.Opened)
     def action_open(self) -> None:
         row = self.query_one(RunsTable).current
         if row is None:
             return
-        from qig_tui.screens.run import FRAME_S, RunScreen
+        from qig_tui.screens.run import RunScreen
 
         try:
-            frame_s = self._frame_s or FRAME_S
-            screen = RunScreen(row.run, read_only=self._read_only, memory=self._memory, frame_s=frame_s)
+            screen = RunScreen(row.run, setup=self._setup, memory=self._memory)
         except RunFormatError as error:
             self.notify(safe(error, 300), severity="error", markup=False)
         else:

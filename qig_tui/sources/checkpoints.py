@@ -12,12 +12,15 @@ import msgspec
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_document
-from qig_core.rundir.schema import CheckpointManifest
+from qig_core.rundir.schema import FORMAT, CheckpointManifest
 from qig_core.rundir.values import is_run_id
 from qig_tui.text import grouped
 
 _NAME = re.compile(r"step-(\d{8,})(-[0-9a-f]{6})?")
 """What publishing calls a checkpoint: the step is known where nothing else can be read."""
+
+
+_MOST_BYTES = 1 << 62
 
 
 class _Tags(msgspec.Struct):
@@ -34,15 +37,26 @@ class CheckpointEntry:
     t: float
     """When it was published; without a readable manifest, when its directory last changed."""
     tags: tuple[str, ...] = ()
+    tags_known: bool = True
+    """Whether they could be read: a pin may stand in them."""
     problem: str = ""
     """What is wrong at first sight: the payload's names and sizes, not its digests."""
 
     @property
     def step(self) -> int | None:
-        if self.manifest is not None:
-            return self.manifest.step
-        match = _NAME.fullmatch(self.name)
-        return int(match[1]) if match else None
+        return step_of(self.name) if self.manifest is None else self.manifest.step
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload, as the manifest says; an integer of JSON may have any length."""
+        found = sum(file.size for file in self.manifest.files) if self.manifest else 0
+        return min(max(found, 0), _MOST_BYTES)
+
+
+def step_of(name: str) -> int | None:
+    """The step that a checkpoint's name tells; None where it tells none."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def in_sight(entries: Sequence[CheckpointEntry], room: int) -> list[CheckpointEntry]:
@@ -100,12 +114,13 @@ class CheckpointShelf:
         if key not in self._manifests:
             self._manifests[key] = self._read(name)
         manifest, problem = self._manifests[key]
+        known, tags = True, tuple[str, ...]()
         try:
-            tags = tuple(read_document(self._run.checkpoint_tags(name), _Tags).tags)
-        except RunFormatError:
-            tags = ()
+            tags = tuple(dict.fromkeys(read_document(self._run.checkpoint_tags(name), _Tags).tags))
+        except RunFormatError as error:
+            known = isinstance(error.__cause__, FileNotFoundError)
         t = _mtime(self._run.checkpoint(name)) / 1e9 if manifest is None else manifest.t
-        return CheckpointEntry(name=name, manifest=manifest, t=t, tags=tags, problem=problem)
+        return CheckpointEntry(name=name, manifest=manifest, t=t, tags=tags, tags_known=known, problem=problem)
 
     def _read(self, name: str) -> tuple[CheckpointManifest | None, str]:
         try:
@@ -113,6 +128,10 @@ class CheckpointShelf:
         except RunFormatError as error:
             absent = isinstance(error.__cause__, FileNotFoundError)
             return None, "TORN: no manifest" if absent else "UNREADABLE manifest"
+        # The directory's name counts: a copy may have been given another.
+        manifest.name = name
+        if manifest.format > FORMAT:
+            return manifest, f"NEWER: format {grouped(manifest.format)}; this program reads {FORMAT}"
         folder = self._run.checkpoint(name)
         for file in manifest.files:
             if ".." in Path(file.path).parts or Path(file.path).is_absolute():

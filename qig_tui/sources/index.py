@@ -12,7 +12,8 @@ from qig_core.rundir.reader import LineDecoder, open_regular
 from qig_core.rundir.schema import Sample, Scalars, Unreadable
 from qig_tui.detail import Again, Cursor, detail_of
 from qig_tui.records import basin_of
-from qig_tui.series import Branches, Floats
+from qig_tui.series import BEYOND, Branches, Floats
+from qig_tui.travel import Moment
 
 _STRETCH = 1 << 18
 MAX_READ = 32 << 20
@@ -78,29 +79,51 @@ class StepIndex:
             found += [r for r in decoder.decode(chunk, offset) if not isinstance(r, Unreadable)]
         return found
 
-    def basins(self, at: int, branches: Branches) -> list[tuple[int, Floats]]:
-        """The newest basin at or before a step on the branch that the run is on, and the one before it, newest first.
+    def moment(self, at: int, branches: Branches) -> Moment | None:
+        """The newest sample at or before a step on the branch that the run is on, with the basins up to it.
 
         Raises:
             OSError: the file cannot be read.
         """
         decoder: LineDecoder[Sample] = LineDecoder(self._path, Sample)
-        found: list[tuple[int, Floats]] = []
+        newest: Sample | None = None
+        basins: list[tuple[int, Floats]] = []
         read = 0
         for stretch in reversed(self._holding(np.iinfo(np.int64).min, at)):
             for chunk, offset in self._chunks([stretch]):
                 read += len(chunk)
                 for record in reversed(decoder.decode(chunk, offset)):
-                    if isinstance(record, Unreadable) or record.step > at or record.basin is None:
+                    if isinstance(record, Unreadable) or not (-BEYOND < record.step <= at and record.seq < BEYOND):
                         continue
-                    if branches.is_abandoned(record.seq, record.step) or (basin := basin_of(record)) is None:
+                    if branches.is_abandoned(record.seq, record.step):
                         continue
-                    found.append((record.step, basin))
-                    if len(found) == 2:
-                        return found
+                    newest = newest or record
+                    if record.basin is not None and (basin := basin_of(record)) is not None:
+                        basins.append((record.step, basin))
+                    if len(basins) == 2:
+                        return _moment_of(newest, basins, branches)
             if read > MAX_READ:
                 break
-        return found
+        return None if newest is None else _moment_of(newest, basins, branches)
+
+    def next_step(self, after: int, branches: Branches) -> int | None:
+        """The lowest recorded step above another one on the branch that the run is on; None where there is none.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        decoder: LineDecoder[Scalars] = LineDecoder(self._path, Scalars)
+        for chunk, offset in self._chunks(self._holding(after + 1, None)):
+            steps = [
+                record.step
+                for record in decoder.decode(chunk, offset)
+                if not isinstance(record, Unreadable)
+                and after < record.step < BEYOND
+                and not branches.is_abandoned(record.seq, record.step)
+            ]
+            if steps:
+                return min(steps)
+        return None
 
     def again(self, steps: tuple[int, int | None] | None, cursor: int | None, branches: Branches) -> Again:
         """Every point of a stretch of steps (to None: to the newest), and the basins up to the cursor's.
@@ -111,7 +134,10 @@ class StepIndex:
         detail = None
         if steps is not None and (records := self.scalars(*steps)) is not None:
             detail = detail_of(records, branches, *steps)
-        return Again(detail, None if cursor is None else Cursor(cursor, self.basins(cursor, branches)))
+        if cursor is None:
+            return Again(detail, None)
+        moment = self.moment(cursor, branches)
+        return Again(detail, Cursor(cursor, () if moment is None else moment.basins))
 
     def _chunks(self, stretches: Sequence[_Stretch]) -> Iterator[tuple[bytes, int]]:
         fd = open_regular(self._path)
@@ -121,3 +147,15 @@ class StepIndex:
                 yield chunk[: chunk.rfind(b"\n") + 1], stretch.start
         finally:
             os.close(fd)
+
+
+def _moment_of(newest: Sample, basins: Sequence[tuple[int, Floats]], branches: Branches) -> Moment:
+    return Moment(
+        step=newest.step,
+        seq=newest.seq,
+        t=newest.t,
+        session=newest.session,
+        segment=int(branches.segment_of(np.array([newest.seq], dtype=np.int64))[0]),
+        regime=newest.regime,
+        basins=tuple(basins),
+    )

@@ -18,10 +18,10 @@ from qig_core.rundir.reader import Tail, read_manifest, tail_start
 from qig_core.rundir.schema import Event, Heartbeat, Manifest, Sample, Scalars, Unreadable
 from qig_tui.history import History
 from qig_tui.series import CAPACITY
+from qig_tui.setup import TAIL_BYTES
 from qig_tui.sources.checkpoints import CheckpointEntry, CheckpointShelf
 from qig_tui.sources.index import StepIndex
 
-TAIL_BYTES = 4 << 20
 HEAD_BYTES = 1 << 16
 _POLL_S = 1.0
 _LOOK_BETWEEN_S = 0.2

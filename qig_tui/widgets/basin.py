@@ -49,7 +49,8 @@ class _BasinLines(Lines):
         self._basin: BasinView | None = None
 
     def show(self, basin: BasinView | None) -> None:
-        if basin is None or self._basin is None or basin.step != self._basin.step:
+        before = None if self._basin is None else (self._basin.step, self._basin.reference_step)
+        if basin is None or (basin.step, basin.reference_step) != before:
             self._basin = basin
             self.redraw()
 

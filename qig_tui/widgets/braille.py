@@ -5,6 +5,7 @@ lost, and bucket edges lie at multiples of the bucket's width, so that a growing
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -215,11 +216,20 @@ class Canvas:
         grid = self._layer(layer)
         grid[:, column] |= filled
 
-    def result(self) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
-        """Code points (0 where nothing is) and layers, both [rows, columns]."""
+    def keep(self, layer: int, columns: Bools) -> None:
+        """Take the dots out of the other columns: a dashed line."""
+        if layer in self._layers:
+            self._layers[layer] &= columns[None, :]
+
+    def result(self, order: Iterable[int] = (ABANDONED, RAW, LIVE)) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+        """Code points (0 where nothing is) and layers, both [rows, columns].
+
+        Args:
+            order: the layers from the lowest to the highest, at most 127.
+        """
         codes = np.zeros((self.rows, self.columns), dtype=np.int32)
         shown = np.zeros((self.rows, self.columns), dtype=np.int8)
-        for layer in (ABANDONED, RAW, LIVE):
+        for layer in order:
             if layer not in self._layers:
                 continue
             cells = self._layers[layer].reshape(self.rows, 4, self.columns, 2)

@@ -84,9 +84,10 @@ class LineChart(Lines):
         self.drawn = 0
         """Points within the view at the last drawing."""
 
-    def show(self, data: ChartData | None, view: View) -> None:
+    def show(self, data: ChartData | None, view: View, *, anew: bool = False) -> None:
+        """Args: anew: choose the range of values as if nothing had been drawn before."""
         axis = (None if data is None else data.metric, view.log, view.y)
-        if axis != self._axis_of:
+        if anew or axis != self._axis_of:
             self._axis_of, self._held = axis, None
         self._data, self._view = data, view
         self.redraw()

@@ -1,5 +1,6 @@
 """Every chart of a run, as many as there is room for, on one axis of steps and with one cursor."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -66,7 +67,7 @@ class ChartDeck(Container):
         Binding("minus", "zoom(2.0)", "zoom out", key_display="-", tooltip="Twice as many steps"),
         Binding("left", "pan(-1)", "earlier", tooltip="Earlier steps; moves the cursor where there is one"),
         Binding("right", "pan(1)", "later", tooltip="Later steps; moves the cursor where there is one"),
-        Binding("0,home", "whole", "whole run", tooltip="All steps, following the newest; no cursor"),
+        Binding("0", "whole", "whole run", tooltip="All steps, following the newest; no cursor"),
         Binding("x", "cursor", "cursor", tooltip="Read every chart and the basin at one step; again to put it away"),
     )
     """For the screen to bind and to hand back: a widget's own BINDINGS work only while the focus is within it."""
@@ -84,17 +85,20 @@ class ChartDeck(Container):
             super().__init__()
             self.view = view
 
-    def __init__(self, picture: RunPicture, memory: Memory, *, id: str | None = None) -> None:
+    def __init__(self, shown: Callable[[], RunPicture], memory: Memory, *, id: str | None = None) -> None:
+        """Args: shown: the run as it is to be drawn: now, or at the moment that somebody went back to."""
         super().__init__(id=id)
-        self._picture = picture
+        self._shown_now = shown
         self._memory = memory
         self._fits = metrics_filter("")
         self._lead = ""
         """The metric of the first chart; empty: the first there is."""
-        self._still: dict[str, ChartData] | None = None
-        """What there was to draw at the moment of freezing."""
         self._placed: Arrangement | None = None
         self.set_reactive(ChartDeck.view, View(smoothing=smoothing_named(memory.chosen.smoothing)))
+
+    @property
+    def _picture(self) -> RunPicture:
+        return self._shown_now()
 
     def compose(self) -> ComposeResult:
         for i in range(1 + _MINIS):
@@ -126,13 +130,10 @@ class ChartDeck(Container):
         """Draw the picture as it is now; a chart that the size hides is left alone."""
         if not self.size:
             return
+        # As it was then depends on nothing that was looked at before.
+        anew = self._picture.moment is not None
         for place, (chart, data) in enumerate(zip(self.query(LineChart), self._shown(), strict=False)):
-            chart.show(data if data is None or place == 0 else replace(data, regimes=None), self.view)
-
-    def freeze(self, frozen: bool) -> None:
-        """Have only what there is now to draw from now on, or whatever comes."""
-        names = chart_metrics(self._picture, _MOST)
-        self._still = {name: chart_of(self._picture, name, with_regimes=True) for name in names} if frozen else None
+            chart.show(data if data is None or place == 0 else replace(data, regimes=None), self.view, anew=anew)
 
     def on_resize(self) -> None:
         self._arrange()
@@ -147,7 +148,7 @@ class ChartDeck(Container):
     def names(self) -> list[str]:
         """The metrics that have a chart: the pinned ones, then the others, as far as they fit the filter."""
         chosen = self._memory.chosen
-        known = chart_metrics(self._picture, self._arrange().charts) if self._still is None else list(self._still)
+        known = chart_metrics(self._picture, self._arrange().charts)
         known = [name for name in chosen.pinned if name in known] + [n for n in known if n not in chosen.pinned]
         picture = self._picture
         return [
@@ -194,19 +195,14 @@ class ChartDeck(Container):
         """What the charts in sight draw; nothing in those for which there is no metric."""
         pages, count = self._pages(), self._arrange().charts
         names = pages[min(self.page, len(pages) - 1)] if pages else []
-        found: list[ChartData | None]
-        if self._still is not None:
-            found = [self._still[name] for name in names]
-        else:
-            found = [chart_of(self._picture, name, self.view, with_regimes=i == 0) for i, name in enumerate(names)]
+        found: list[ChartData | None] = [
+            chart_of(self._picture, name, self.view, with_regimes=i == 0) for i, name in enumerate(names)
+        ]
         return found + [None] * (count - len(found))
 
     def ends(self) -> Ends:
         """First and last step that were read."""
-        if self._still is None:
-            return self._picture.history.ends
-        steps = [data.series.step for data in self._still.values() if len(data.series)]
-        return (min(int(s.min()) for s in steps), max(int(s.max()) for s in steps)) if steps else (0, 1)
+        return self._picture.history.ends
 
     @on(LineChart.Zoomed)
     def zoom_around(self, event: LineChart.Zoomed) -> None:

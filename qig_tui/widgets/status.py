@@ -6,6 +6,7 @@ from rich.cells import cell_len
 from textual.strip import Strip
 
 from qig_core.rundir.liveness import Word
+from qig_tui.journal import ALARMS
 from qig_tui.picture import RunPicture
 from qig_tui.text import clip, duration, grouped, percent, regime_text, safe, thin_bar
 from qig_tui.widgets.lines import Lines, Part
@@ -41,20 +42,22 @@ class StatusLine(Lines):
         super().__init__(id=id)
         self._picture: RunPicture | None = None
         self._frozen = False
+        self._now: RunPicture | None = None
 
-    def show(self, picture: RunPicture, *, frozen: bool) -> None:
-        self._picture, self._frozen = picture, frozen
+    def show(self, picture: RunPicture, *, frozen: bool, now: RunPicture | None = None) -> None:
+        """Args: now: the run as it is now, where the picture is one of the past."""
+        self._picture, self._frozen, self._now = picture, frozen, now
         self.redraw()
 
     def lines(self, width: int, height: int) -> Iterable[Strip]:
         picture = self._picture
         if picture is None:
             return []
-        groups = _groups(picture, width, frozen=self._frozen, detailed=width >= 72)
+        groups = _groups(picture, self._now, width, frozen=self._frozen, detailed=width >= 72)
         kept, room = _fitting(groups, width - 2)
         if not any(groups[index][0] == _STEP for index in kept):
             # Where the run stands says more than how its word came about.
-            groups = _groups(picture, width, frozen=self._frozen, detailed=False)
+            groups = _groups(picture, self._now, width, frozen=self._frozen, detailed=False)
             kept, room = _fitting(groups, width - 2)
         if _WORD not in [groups[index][0] for index in kept]:
             word = next(parts for rank, parts in groups if rank == _WORD)
@@ -81,7 +84,9 @@ def _fitting(groups: Sequence[tuple[int, list[Part]]], room: int) -> tuple[set[i
     return kept, room
 
 
-def _groups(picture: RunPicture, width: int, *, frozen: bool, detailed: bool) -> list[tuple[int, list[Part]]]:
+def _groups(
+    picture: RunPicture, now: RunPicture | None, width: int, *, frozen: bool, detailed: bool
+) -> list[tuple[int, list[Part]]]:
     """Parts of the line with their rank: 0 is the last to leave."""
     progress, live = picture.progress, picture.liveness
     tone = word_tone(live.word, picture.manifest.exit_code)
@@ -95,7 +100,8 @@ def _groups(picture: RunPicture, width: int, *, frozen: bool, detailed: bool) ->
     ]
     if progress.step is not None:
         total = "" if progress.total is None else f" / {grouped(progress.total)}"
-        groups.append((_STEP, [("dim", "step "), ("text", grouped(progress.step)), ("dim", total)]))
+        past: list[Part] = [] if now is None else [("cursor", "◀ PAST ")]
+        groups.append((_STEP, [*past, ("dim", "step "), ("text", grouped(progress.step)), ("dim", total)]))
     if progress.fraction is not None:
         filled, rest = thin_bar(progress.fraction, _BAR)
         groups.append((7, [("accent", filled), ("faint", rest)]))
@@ -111,5 +117,10 @@ def _groups(picture: RunPicture, width: int, *, frozen: bool, detailed: bool) ->
         groups.append((1, [("critical", clip(f"▲ {safe(picture.problem, 200)}", max(width // 2, 12)))]))
     worst, words = picture.verdict()
     tone = "dim" if worst == "ok" and not picture.watched else _STATE_TONES[worst]
-    groups.append((1, [(tone, words)]))
+    groups.append((1, [("dim", "" if now is None else "then "), (tone, words)]))
+    if now is not None:
+        # Wherever one looks: what is wrong with the run now.
+        worst, words = now.verdict()
+        if worst in ALARMS:
+            groups.append((1, [("dim", "now "), (_STATE_TONES[worst], words)]))
     return groups

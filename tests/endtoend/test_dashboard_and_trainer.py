@@ -17,6 +17,7 @@ from qig_tui.screens.abort import AbortScreen
 from qig_tui.screens.leave import LeaveScreen
 from qig_tui.screens.recover import RecoverScreen
 from qig_tui.screens.run import RunScreen
+from qig_tui.setup import Setup
 from tests.endtoend.commands import core_json, start_core, wait_for_step
 
 
@@ -92,7 +93,7 @@ async def test_quitting_a_run_of_ones_own_asks_and_can_stop_it_with_a_checkpoint
     trainer = start_core("train", "--preset", "tiny", "--steps", "1000000", "--runs", tmp_path, "--id", "mine")
     run = RunDir(tmp_path / "mine")
     wait_for_step(tmp_path, 3)
-    app = QigApp(run.path, is_run=True, owned=True)
+    app = QigApp(run.path, is_run=True, setup=Setup(owned=True))
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.is_drawn)
         await pilot.press("q")

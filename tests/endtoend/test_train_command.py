@@ -16,7 +16,7 @@ from tests.endtoend.commands import core, core_json, start_core, wait_for_step
 
 DESIGN_KEYS = {
     "loss", "loss_heldout", "phi", "phi_nats", "kappa", "drift_birth", "drift_velocity", "recursion_depth",
-    "breakdown_pct", "grad_norm", "lr", "tokens_per_s", "step_ms", "cpu_pct", "rss_bytes",
+    "breakdown_pct", "grad_norm", "lr", "tokens", "tokens_per_s", "step_ms", "cpu_pct", "rss_bytes",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
-from qig_core.rundir.lineage import MAX_ANCESTORS, ancestors, lineage_of, lineage_rows
+from qig_core.rundir.lineage import MAX_ANCESTORS, ancestors, lineage_of, lineage_rows, relatives
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.schema import Manifest, Parent
 from qig_core.rundir.writer import RunWriter
@@ -37,6 +37,15 @@ def test_a_parent_that_is_not_there_is_said_and_no_name_leaves_the_root(tmp_path
     run = make(root, "second")
     (found,) = ancestors(run, Parent(name, None))
     assert found.problem == "not here"
+
+
+def test_the_relatives_of_a_run_are_its_parent_and_its_forks_that_can_be_read(tmp_path: Path) -> None:
+    for name, parent in (("a", None), ("b", "a"), ("c", "b"), ("d", "b"), ("e", "a"), ("f", None)):
+        make(tmp_path, name, None if parent is None else Parent(parent))
+    make(tmp_path, "g", Parent("b")).manifest.write_text("{")
+    assert [run.id for run in relatives(RunDir(tmp_path / "b"))] == ["a", "c", "d"]
+    assert relatives(RunDir(tmp_path / "f")) == []
+    assert [run.id for run in relatives(RunDir(tmp_path / "g"))] == []
 
 
 def test_a_circle_ends_where_it_closes(tmp_path: Path) -> None:

@@ -289,6 +289,12 @@ def _(path: Path) -> None:
     samples(path, b'{"seq":5,"step":5,"t":5.0,"m":{"phi":' + b"9" * 5000 + b"}}\n")
 
 
+@evil("seq-huge-and-back")
+def _(path: Path) -> None:
+    manifest(path)
+    samples(path, sample(0, {"phi": 0.5}, step=5), sample(BIG, {"phi": 0.6}, step=3), sample(2, {"phi": 0.7}))
+
+
 @evil("sample-single")
 def _(path: Path) -> None:
     manifest(path)

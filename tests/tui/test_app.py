@@ -31,6 +31,7 @@ from qig_tui.screens.help import HelpScreen
 from qig_tui.screens.leave import LeaveScreen
 from qig_tui.screens.run import RunScreen
 from qig_tui.screens.runs import RunsScreen
+from qig_tui.setup import Setup
 from qig_tui.widgets.basin_table import BasinTable
 from tests.tui.runs import log_steps, open_run
 from tests.tui.screens import opened, screen_text, told, until, until_shown
@@ -103,7 +104,7 @@ async def offered(app: QigApp, query: str = "") -> list[str]:
 
 
 async def test_a_read_only_palette_offers_what_there_is_and_no_command(writer):
-    async with opened(writer.run, read_only=True) as (app, pilot):
+    async with opened(writer.run, setup=Setup(read_only=True)) as (app, pilot):
         # Stands in for what the screen does with a name; what it does is its own matter.
         went: list[str] = []
         app.screen.show_metric = went.append
@@ -193,22 +194,34 @@ def test_every_key_says_what_it_does():
             assert binding.tooltip if binding.show else said(binding), f"{kind.__name__}: {binding}"
 
 
+async def help_of(app, pilot):
+    await pilot.press("question_mark")
+    await until(pilot, lambda: "Other marks" in screen_text(app))
+    shown = screen_text(app)
+    await pilot.press("escape")
+    await until(pilot, lambda: "Other marks" not in screen_text(app))
+    return shown
+
+
 async def test_every_key_of_every_screen_and_widget_is_in_the_help(writer, folder):
     kinds = [k for k in own_classes() if not issubclass(k, Dialog) and k.__name__ not in NOT_IN_HELP]
     shown = ""
-    for place in (writer.run, folder):
-        async with opened(place, (124, 100)) as (app, pilot):
+    for place, number in (*((writer.run, number) for number in "123456h"), (folder, "")):
+        async with opened(place, (124, 130)) as (app, pilot):
+            if number > "1":
+                below = app.screen
+                await pilot.press(number)
+                await until(pilot, lambda below=below: app.screen is not below and app.screen.is_drawn)
             screen = app.screen
+            if not any(widget.can_focus for widget in screen.query(Widget)):
+                shown += await help_of(app, pilot)
             for kind in (k for k in kinds if issubclass(k, Widget) and not issubclass(k, Screen)):
                 for widget in screen.query(kind.__name__).results(Widget):
-                    screen.set_class(kind is BasinTable, "-table")
-                    await pilot.pause()
+                    if not widget.can_focus:
+                        continue
                     widget.focus()
                     await until(pilot, lambda widget=widget: app.focused is widget)
-                    await pilot.press("question_mark")
-                    await until(pilot, lambda: "Other marks" in screen_text(app))
-                    shown += screen_text(app)
-                    await pilot.press("escape")
+                    shown += await help_of(app, pilot)
     for kind in kinds:
         for binding in bindings(kind):
             assert said(binding) in shown, f"{kind.__name__}: {binding}"
@@ -243,7 +256,7 @@ async def test_the_help_scrolls_in_a_small_terminal_and_the_keys_that_open_it_cl
 
 
 async def test_every_way_out_of_a_run_of_ones_own_asks_once_from_wherever(writer, folder):
-    async with opened(writer.run, owned=True) as (app, pilot):
+    async with opened(writer.run, setup=Setup(owned=True)) as (app, pilot):
         for key in ("q", "ctrl+c", "ctrl+q"):
             await pilot.press(key)
             await until_shown(pilot, LeaveScreen)

@@ -312,15 +312,6 @@ def test_a_detail_that_follows_the_newest_misses_nothing_that_came_while_it_was_
     assert history.series_within("phi", 350, None).step.tolist() == list(range(300, 500))
 
 
-def test_the_values_at_a_step_are_the_newest_before_it_on_the_branch_of_the_run():
-    history = History()
-    history.add([Sample(i, i, 0.0, m={"a": float(i)} | ({"b": 10.0 * i} if i % 4 == 0 else {})) for i in range(10)])
-    assert history.at(6) == {"a": (6, 6.0), "b": (4, 40.0)}
-    assert history.at(-1) == {}
-    history.add([Sample(10, 5, 0.0, m={"a": -5.0}), Sample(11, 6, 0.0, m={"a": -6.0})])
-    assert history.at(9) == {"a": (6, -6.0), "b": (4, 40.0)}
-
-
 def test_a_pause_says_nothing_of_the_pace():
     history = History()
     history.add([Sample(i, i, 0.5 * i + (3600.0 if i >= 60 else 0.0), m={"a": 1.0}) for i in range(100)])

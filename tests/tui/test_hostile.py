@@ -18,6 +18,7 @@ from qig_tui.journal import condition_of, sentence
 from qig_tui.once import render
 from qig_tui.picture import RunPicture
 from qig_tui.screens.run import RunScreen
+from qig_tui.setup import Setup
 from tests.tui.hostile import EVIL, HEAVY, REFUSED, corpus
 from tests.tui.screens import opened, until
 
@@ -96,7 +97,7 @@ async def look_around(app, pilot, screen, name, sizes):
 async def test_every_run_is_shown_or_refused_in_a_sentence(tmp_path, group, at_every_size):
     runs = corpus(tmp_path / "runs", names(group))
     (tmp_path / "none").mkdir()
-    app = QigApp(tmp_path / "none", is_run=False, read_only=True)
+    app = QigApp(tmp_path / "none", is_run=False, setup=Setup(read_only=True))
     async with app.run_test(size=SIZES[group % len(SIZES)]) as pilot:
         await until(pilot, lambda: getattr(app.screen, "is_drawn", False))
         for path in runs:

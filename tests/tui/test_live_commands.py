@@ -20,6 +20,7 @@ from qig_tui.screens.restore import RestoreScreen
 from qig_tui.screens.run import RunScreen
 from qig_tui.screens.sampling import SamplingScreen, log_every
 from qig_tui.screens.soft_reset import SoftResetScreen
+from qig_tui.setup import Setup
 from tests.tui.runs import add_checkpoint, log_steps, open_run
 from tests.tui.screens import WIDE, opened, screen_text, told, until, until_shown
 from tests.tui.verifying import verification
@@ -471,7 +472,7 @@ def test_the_interval_is_known_from_the_newest_answer_of_the_session_or_the_conf
 
 @pytest.mark.parametrize("key", ["a", "c", "p", "r", "z", "e"])
 async def test_read_only_asks_for_nothing(writer, key):
-    async with opened(writer.run, read_only=True) as (app, pilot):
+    async with opened(writer.run, setup=Setup(read_only=True)) as (app, pilot):
         await pilot.press(key)
         await until(pilot, lambda: any("read-only" in note for note in told(app)))
         assert isinstance(app.screen, RunScreen)

@@ -11,6 +11,7 @@ from qig_tui.screens.abort import AbortScreen
 from qig_tui.screens.leave import LeaveScreen
 from qig_tui.screens.recover import RecoverScreen
 from qig_tui.screens.run import RunScreen
+from qig_tui.setup import Setup
 from qig_tui.widgets.checkpoints import CheckpointStrip
 from tests.tui.runs import add_checkpoint, log_steps, open_run
 from tests.tui.screens import WIDE, opened, screen_text, text_of, told, until, until_shown
@@ -370,7 +371,7 @@ async def test_a_run_of_another_program_only_shows_its_command(tmp_path, monkeyp
 
 
 async def test_leaving_an_owned_run_asks_first(writer):
-    async with opened(writer.run, owned=True) as (app, pilot):
+    async with opened(writer.run, setup=Setup(owned=True)) as (app, pilot):
         await pilot.press("q")
         await until_shown(pilot, LeaveScreen)
         await pilot.press("escape")
@@ -386,7 +387,7 @@ async def test_leaving_an_owned_run_asks_first(writer):
 
 
 async def test_stopping_an_owned_run_follows_it_to_its_end(writer):
-    async with opened(writer.run, owned=True) as (app, pilot):
+    async with opened(writer.run, setup=Setup(owned=True)) as (app, pilot):
         await pilot.press("q")
         await until_shown(pilot, LeaveScreen)
         await pilot.press("s")

@@ -2,7 +2,6 @@ import os
 import threading
 import time
 
-import numpy as np
 import pytest
 from textual.events import MouseScrollDown, MouseScrollUp
 
@@ -13,9 +12,9 @@ from qig_tui.screens.help import HelpScreen
 from qig_tui.screens.run import RunScreen
 from qig_tui.screens.runs import RunsScreen
 from qig_tui.screenshot import take_screenshot
+from qig_tui.setup import Setup
 from qig_tui.sources.local import Backfill
 from qig_tui.widgets.basin import BasinHeat, BasinMovers
-from qig_tui.widgets.basin_table import BasinTable
 from qig_tui.widgets.chart import LineChart
 from qig_tui.widgets.chart_deck import ChartDeck
 from qig_tui.widgets.checkpoints import CheckpointStrip
@@ -78,7 +77,7 @@ async def test_every_part_of_the_run_is_on_the_wide_screen(writer):
 async def test_no_size_breaks_the_screen(writer, size):
     set_condition(writer, "critical")
     async with opened(writer.run, size) as (app, pilot):
-        for key in ("b", "b", "s", "l", "plus", "x", "left", "0", "t", "question_mark", "escape", "a", "escape"):
+        for key in ("b", "1", "s", "l", "plus", "x", "left", "0", "t", "question_mark", "escape", "a", "escape"):
             await pilot.press(key)
         await pilot.resize_terminal(80, 24)
         await pilot.resize_terminal(*size)
@@ -158,12 +157,10 @@ async def test_whatever_is_looked_at_while_frozen_is_what_was_frozen(writer):
         await pilot.press("x")
         assert " at 299" in text_of(chart)
         await pilot.resize_terminal(120, 40)
-        await pilot.press("0", "b")
+        await pilot.press("0")
         await until(pilot, lambda: chart.size.width < 100)
         assert chart.drawn == 300
-        assert (
-            app.screen.query_one(BasinTable).get_row_at(0)[1].plain == f"{np.frombuffer(basin(290 / 50), '<f4')[0]:.5f}"
-        )
+        assert app.screen.shown.basin().step == 290
         await pilot.press("space")
         await until(pilot, lambda: chart.drawn == 700)
 
@@ -275,22 +272,6 @@ async def test_every_column_of_the_basin_grid_is_in_sight(writer, size):
         assert movers.region.right <= app.screen.query_one("#side").region.right
 
 
-async def test_the_keys_of_the_charts_work_while_the_basin_table_has_the_focus(writer):
-    async with opened(writer.run) as (app, pilot):
-        deck = app.screen.query_one(ChartDeck)
-        await pilot.press("b")
-        assert app.focused is app.screen.query_one(BasinTable)
-        await pilot.press("plus", "l", "s", "x")
-        assert main_chart(app).drawn < 300
-        assert (deck.view.log, deck.view.smoothing.name, deck.view.cursor) == (True, "ema 10", 299)
-        await pilot.press("space", "question_mark")
-        assert "FROZEN" in text_of(app.screen_stack[1].query_one(StatusLine))
-        for key in ChartDeck.KEYS:
-            # The table has these for itself.
-            if key.key not in ("left", "right"):
-                assert key.tooltip in screen_text(app)
-
-
 HOSTILE = "[bold red]x[/] [@click=app.quit]y[/] \x1b[31m\x07\u202e ${HOME} \u0000" + "n" * 10_000
 
 
@@ -308,7 +289,7 @@ async def test_markup_and_escapes_in_every_field_are_inert(tmp_path):
         name = add_checkpoint(writer, 10)
         writer.run.checkpoint_tags(name).write_text('{"tags": ["[red]\\u001b[1m"]}')
         async with opened(writer.run) as (app, pilot):
-            for key in ("a", "escape", "question_mark", "escape", "b"):
+            for key in ("a", "escape", "question_mark", "escape", *"23461"):
                 await pilot.press(key)
             shown = screen_text(app)
         assert not any(ord(c) < 32 and c != "\n" for c in shown)
@@ -328,19 +309,6 @@ async def test_values_that_cannot_be_drawn_are_marked(tmp_path):
             shown = text_of(main_chart(app))
             assert "×" in shown
             assert "↑" in shown
-
-
-async def test_the_basin_table_has_a_row_for_each_entry_and_sorts(writer):
-    async with opened(writer.run) as (app, pilot):
-        await pilot.press("b")
-        table = app.screen.query_one(BasinTable)
-        await until(pilot, lambda: table.row_count == 64)
-        assert table.get_row_at(0)[0].plain == "00"
-        await pilot.press("o")
-        values = [float(table.get_row_at(i)[1].plain) for i in range(64)]
-        assert values == sorted(values, reverse=True)
-        await pilot.press("O")
-        assert float(table.get_row_at(0)[1].plain) == min(values)
 
 
 async def test_help_lists_the_keys_from_the_bindings(writer):
@@ -376,7 +344,7 @@ async def test_the_theme_changes_every_tone(writer):
 
 async def test_earlier_steps_are_read_behind_the_first_picture(writer):
     async with opened(writer.run) as (app, pilot):
-        screen = RunScreen(writer.run, tail_bytes=4096)
+        screen = RunScreen(writer.run, setup=Setup(tail_bytes=4096))
         app.push_screen(screen)
         await until(pilot, lambda: app.screen is screen and screen.is_drawn)
         assert main_chart(app).drawn == 300
@@ -384,7 +352,7 @@ async def test_earlier_steps_are_read_behind_the_first_picture(writer):
 
 
 async def test_the_keys_of_the_last_line_are_those_of_this_moment(writer, monkeypatch):
-    monkeypatch.setattr("qig_tui.screens.run._NUMBERS_S", 1e9)
+    monkeypatch.setattr("qig_tui.screens.pane._NUMBERS_S", 1e9)
     async with opened(writer.run) as (app, pilot):
         assert "a abort  c checkpoint" in screen_text(app)
         writer.close(0)
@@ -449,15 +417,6 @@ async def test_a_run_that_cannot_be_read_any_more_says_so_in_its_status(writer):
         os.rename(writer.run.checkpoints, writer.run.path / "elsewhere")
         await until(pilot, lambda: "▲ checkpoints/ is gone" in text_of(status))
         await until(pilot, lambda: "checkpoints/ is gone" in text_of(app.screen.query_one(CheckpointStrip)))
-
-
-async def test_a_basin_that_was_never_recorded_has_no_table(tmp_path):
-    with open_run(tmp_path) as writer:
-        writer.telemetry.log(0, {"phi": 0.5})
-        async with opened(writer.run) as (app, pilot):
-            await pilot.press("b")
-            await until(pilot, lambda: any("this run has no basin" in note for note in told(app)))
-            assert not app.screen.has_class("-table")
 
 
 async def test_a_condition_is_not_ok_beside_a_value_that_is_no_number(tmp_path):
@@ -550,7 +509,7 @@ def test_a_screenshot_is_an_svg(tmp_path, writer):
 async def test_what_is_read_while_the_screen_closes_is_dropped(writer):
     async with opened(writer.run) as (app, _):
         screen = app.screen
-    screen._take(Backfill(share=0.5))
+    screen.run_watch.take(Backfill(share=0.5))
     screen._draw_late()
 
 

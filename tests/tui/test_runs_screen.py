@@ -81,7 +81,7 @@ async def test_every_column_is_on_the_wide_screen(tmp_path):
             for part in ("▸", "second", "■ EXITED 76", "✖ critical 1", "20261121-000000-000000"):
                 assert part in second
             assert "2 runs · 1 alive · newest first" in line(app, "title")
-            assert "? help  q quit  ⏎ open  / filter  space mark  o sort" in line(app, "keys")
+            assert "? help  q quit  ⏎ open  / filter  space mark  5 compare  o sort" in line(app, "keys")
 
 
 @pytest.mark.parametrize("size", [(160, 48), (120, 40), (80, 24), (40, 12), (20, 5), (1, 1)])

@@ -1,0 +1,1 @@
+"""The dashboard in a browser: who may come in, what runs behind each page, and how it ends."""
