@@ -60,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("path", nargs="?", metavar="PATH", help="a run (directory, id, name, latest), a folder, an .md file")
+    made.add_argument(
+        "path", nargs="?", metavar="PATH", help="a run (directory, id, name, latest), a folder, a .md file"
+    )
     made.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     made.add_argument("--once", action="store_true", help="print a snapshot as text and leave")
     made.add_argument("--json", action="store_true", help="with --once: the snapshot as JSON")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from qig_tui.app import QigApp
 
-_READY_S = 5.0
+_READY_S = 20.0
+_STILL_S = 0.3
+_LOOKS = 8
 _CELL = 12.2
 """Width of a cell in the exporter's units: what it gives each character in `textLength`."""
 _TEXT = re.compile(
@@ -51,6 +53,13 @@ def take_screenshot(app: QigApp, path: str, size: tuple[int, int]) -> None:
                     break
                 await asyncio.sleep(0.05)
             await pilot.pause()
-            return app.export_screenshot(title=app.title)
+            # What a size or a worker changes late is in the picture too; of a run that moves, whatever there is then.
+            shown = app.export_screenshot(title=app.title)
+            for _ in range(_LOOKS):
+                await asyncio.sleep(_STILL_S)
+                before, shown = shown, app.export_screenshot(title=app.title)
+                if shown == before:
+                    break
+            return shown
 
     Path(path).write_text(portable(asyncio.run(draw())))

@@ -10,7 +10,7 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import ENDED
 from qig_core.rundir.reader import Tail
 from qig_core.rundir.schema import Event, Sample, Scalars, Unreadable
-from qig_tui.alarms import AlarmBook
+from qig_tui.alarms.episodes import AlarmBook
 from qig_tui.branches import Walk
 from qig_tui.history import History
 from qig_tui.once import settle

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from qig_tui.alarms import Alarm, peak
+from qig_tui.alarms.episodes import Alarm, peak
+from qig_tui.alarms.words import limit_text, why_unarmed
 from qig_tui.charting import ChartData
-from qig_tui.condition_words import limit_text, why_unarmed
 from qig_tui.journal import GLYPHS, SEVERITY_GLYPHS, SHOWN
 from qig_tui.report.markdown import fenced, md, moment, step_text, table
 from qig_tui.report.reading import Reading

@@ -7,12 +7,12 @@ import numpy as np
 
 from qig_core.rundir.aftermath import Aftermath
 from qig_core.rundir.liveness import Word
+from qig_tui.alarms.stops import exit_words
 from qig_tui.charting import ChartData
 from qig_tui.journal import ALARMS
 from qig_tui.picture import WATCHED
 from qig_tui.report.markdown import Cell, fenced, md, moment, table
 from qig_tui.report.reading import Reading
-from qig_tui.stops import exit_words
 from qig_tui.text import ABSENT, duration, grouped, percent, quantity, regime_text, safe
 
 _LONGEST_S = 1e10

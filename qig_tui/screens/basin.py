@@ -7,9 +7,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
-from qig_tui import basin_copy
-from qig_tui.basin_words import reference, three, why_none
-from qig_tui.basins import acceleration
+from qig_tui.basin import copying as basin_copy
+from qig_tui.basin.basins import acceleration
+from qig_tui.basin.words import reference, three, why_none
 from qig_tui.picture import BasinView
 from qig_tui.screens.basin_reading import BasinReading, Found, Read
 from qig_tui.screens.pane import Pane
@@ -65,6 +65,12 @@ class BasinScreen(Pane):
         memory, table = self._reading.memory, self.query_one(BasinTable)
         table.sort(memory.sort, reverse=memory.reverse)
         self._turn_to(memory.page)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that is to be found out of the basin that is shown is known."""
+        view = self.shown.basin()
+        return view is None or self._reading.fitting(view) is not None
 
     def draw_body(self, *, slow: bool, fresh: bool) -> None:
         self._has_more = self._has_more or fresh

@@ -9,8 +9,8 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.worker import get_current_worker
 
-from qig_tui.basin_words import three
-from qig_tui.basins import Derived, Kept, derive
+from qig_tui.basin.basins import Derived, Kept, derive
+from qig_tui.basin.words import three
 from qig_tui.history import History
 from qig_tui.picture import BasinView
 from qig_tui.screens.watch import Watch

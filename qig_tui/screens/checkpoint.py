@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-from qig_tui.checkpoint_facts import Section
+from qig_tui.checkpoints.facts import Section
 from qig_tui.screens.reading import ReadingDialog
 from qig_tui.text import pad, safe
 

@@ -11,8 +11,8 @@ from textual.widgets import Button, DataTable, Static
 
 from qig_core.rundir.layout import RunDir
 from qig_tui.actions import child, verify_argv
-from qig_tui.checkpoint_desk import checked_of
-from qig_tui.checkpoint_rows import Checked, before_what, dry_run
+from qig_tui.checkpoints.desk import checked_of
+from qig_tui.checkpoints.rows import Checked, before_what, dry_run
 from qig_tui.picture import RunPicture
 from qig_tui.screens.dialog import Dialog
 from qig_tui.sources.checkpoints import CheckpointEntry

@@ -12,10 +12,10 @@ from textual.containers import Vertical
 from textual.worker import Worker
 
 from qig_core.rundir.schema import PINNED
-from qig_tui.checkpoint_columns import Order, next_key
-from qig_tui.checkpoint_desk import Desk
-from qig_tui.checkpoint_facts import sections
-from qig_tui.checkpoint_rows import COMPLETE, Row, gone_since, rows_of, rule_of, rule_words, total_size
+from qig_tui.checkpoints.columns import Order, next_key
+from qig_tui.checkpoints.desk import Desk
+from qig_tui.checkpoints.facts import sections
+from qig_tui.checkpoints.rows import COMPLETE, Row, gone_since, rows_of, rule_of, rule_words, total_size
 from qig_tui.picture import RunPicture
 from qig_tui.screens.commands import READ_ONLY
 from qig_tui.screens.pane import Pane

@@ -14,12 +14,12 @@ from textual.worker import get_current_worker
 
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
-from qig_tui.axes import place_text
-from qig_tui.compare_pages import ConfigPage, KinPage
-from qig_tui.compare_table import RunsPage
-from qig_tui.comparing import ComparedRun, Comparison
+from qig_tui.compare.axes import place_text
+from qig_tui.compare.comparing import ComparedRun, Comparison
+from qig_tui.compare.pages import ConfigPage, KinPage
+from qig_tui.compare.places import MOST_RUNS, Places
+from qig_tui.compare.table import RunsPage
 from qig_tui.memory import Memory
-from qig_tui.places import MOST_RUNS, Places
 from qig_tui.setup import DEFAULT, Setup
 from qig_tui.sources.several import Found, read_runs
 from qig_tui.text import grouped, percent, safe

@@ -9,10 +9,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Button, Static
 
-from qig_tui.alarms import Turn
-from qig_tui.condition_words import blame_text, limit_text, value_text
+from qig_tui.alarms.episodes import Turn
+from qig_tui.alarms.picture import Judged
+from qig_tui.alarms.words import blame_text, limit_text, value_text
 from qig_tui.journal import ALARMS, GLYPHS
-from qig_tui.safety_picture import Judged
 from qig_tui.screens.dialog import Dialog
 from qig_tui.text import ABSENT, clock, duration, grouped, pad
 from qig_tui.widgets.conditions import TONES

@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 
 from qig_core.rundir.layout import RunDir
 from qig_tui.actions import child, diff_argv
-from qig_tui.checkpoint_diff import diff_text
+from qig_tui.checkpoints.diff import diff_text
 from qig_tui.picture import RunPicture
 from qig_tui.screens.reading import ReadingDialog
 from qig_tui.text import percent, safe, size

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from qig_tui.config_diff import Difference
+from qig_tui.compare.config_diff import Difference
 from qig_tui.screens.dialog import Dialog
 from qig_tui.text import ABSENT, safe
 

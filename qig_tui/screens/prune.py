@@ -14,7 +14,7 @@ from textual.widgets import Button
 from qig_core.errors import Refused
 from qig_core.rundir.layout import RunDir
 from qig_tui.actions import child, prune_argv
-from qig_tui.checkpoint_plan import PrunePlan, many, plan_of, plan_text
+from qig_tui.checkpoints.plan import PrunePlan, many, plan_of, plan_text
 from qig_tui.following import Followed
 from qig_tui.picture import RunPicture
 from qig_tui.screens.asking import LOOK_S

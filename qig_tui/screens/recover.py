@@ -11,7 +11,7 @@ from textual.widgets import Button
 from qig_core.errors import ExitCode, Refused
 from qig_core.rundir.layout import RunDir
 from qig_tui.actions import Relaunch, console_tail, relaunch, restored_as, start
-from qig_tui.checkpoint_rows import Checked
+from qig_tui.checkpoints.rows import Checked
 from qig_tui.picture import RunPicture
 from qig_tui.screens.checkpoint_dialog import CheckpointDialog
 from qig_tui.sources.checkpoints import CheckpointEntry

@@ -11,7 +11,7 @@ from textual.widgets import Button
 from qig_core.errors import Refused
 from qig_core.rundir.layout import RunDir
 from qig_tui.actions import Asked
-from qig_tui.checkpoint_rows import Checked
+from qig_tui.checkpoints.rows import Checked
 from qig_tui.following import Followed
 from qig_tui.picture import RunPicture
 from qig_tui.screens.asking import LOOK_S

@@ -10,8 +10,8 @@ from textual.containers import Horizontal, Vertical
 from textual.events import DescendantFocus
 
 from qig_core.rundir.schema import Event, Manifest
-from qig_tui.alarms import Alarm
-from qig_tui.safety_picture import Judged, SafetyPicture
+from qig_tui.alarms.episodes import Alarm
+from qig_tui.alarms.picture import Judged, SafetyPicture
 from qig_tui.screens.pane import Pane
 from qig_tui.screens.watch import Watch
 from qig_tui.sources.surroundings import Beside, Surroundings, read_older

@@ -12,7 +12,7 @@ from textual.screen import Screen
 from textual.worker import get_current_worker
 
 from qig_core.rundir.layout import RunDir
-from qig_tui.checkpoint_desk import Desk
+from qig_tui.checkpoints.desk import Desk
 from qig_tui.detail import Again
 from qig_tui.history import History
 from qig_tui.journal import Journal

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import Tail
 from qig_core.rundir.schema import Sample, Unreadable
-from qig_tui.basins import Kept
+from qig_tui.basin.basins import Kept
 from qig_tui.history import MAX_SEGMENTS
 from qig_tui.records import basin_of
 from qig_tui.series import BEYOND

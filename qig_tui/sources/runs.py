@@ -21,7 +21,7 @@ from qig_core.rundir.schema import Event, Manifest, Scalars, Unreadable
 from qig_core.rundir.values import MAX_LINE_BYTES
 from qig_tui.journal import STATES
 from qig_tui.records import NONFINITE
-from qig_tui.runs_filter import NO_RUN, NO_VERDICT, UNREADABLE
+from qig_tui.runs.filter import NO_RUN, NO_VERDICT, UNREADABLE
 from qig_tui.sources.local import within
 
 SAMPLES_BYTES = 1 << 15

@@ -12,7 +12,7 @@ from qig_core.rundir.lock import lock_holder
 from qig_core.rundir.reader import Tail, read_document
 from qig_core.rundir.schema import Ack, Command, Event, Manifest
 from qig_core.rundir.values import is_command_id
-from qig_tui.alarms import relevant
+from qig_tui.alarms.episodes import relevant
 from qig_tui.sources.emergencies import Emergency, EmergencyShelf, file_mark
 
 _LISTED = 10_000

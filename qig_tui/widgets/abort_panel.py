@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
-from qig_tui.stops import Asking, Stage, StopView
+from qig_tui.alarms.stops import Asking, Stage, StopView
 from qig_tui.text import ABSENT, clip, clock, duration, grouped, pad, pad_left
 from qig_tui.widgets.lines import Lines, Part
 

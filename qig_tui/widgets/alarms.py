@@ -5,10 +5,10 @@ from functools import lru_cache
 
 from rich.cells import cell_len
 
-from qig_tui.alarms import LEVELS, Alarm
-from qig_tui.condition_words import limit_text, value_text
+from qig_tui.alarms.episodes import LEVELS, Alarm
+from qig_tui.alarms.picture import Told
+from qig_tui.alarms.words import limit_text, value_text
 from qig_tui.journal import IN_WORDS
-from qig_tui.safety_picture import Told
 from qig_tui.text import clock, duration, grouped, number, pad
 from qig_tui.widgets.lines import Part
 from qig_tui.widgets.row_list import Column, RowList, cell, laid_out

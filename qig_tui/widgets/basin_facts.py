@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from textual.strip import Strip
 
-from qig_tui.basins import Derived, Nearest, movers
+from qig_tui.basin.basins import Derived, Nearest, movers
 from qig_tui.picture import BasinView
 from qig_tui.text import ABSENT, grouped, number, signed
 from qig_tui.widgets.lines import Lines, Part

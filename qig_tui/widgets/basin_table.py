@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
 
-from qig_tui.basins import SPARKS, shares
+from qig_tui.basin.basins import SPARKS, shares
 from qig_tui.picture import BasinView
 from qig_tui.series import Floats, Ints
 from qig_tui.text import ABSENT, grouped, pad, pad_left, percent, signed, thin_bar

@@ -17,11 +17,11 @@ from textual.color import Color
 from textual.message import Message
 from textual.strip import Strip
 
-from qig_tui.basins import Derived
+from qig_tui.basin.basins import Derived
+from qig_tui.basin.trail import Trail
 from qig_tui.picture import BasinView, RunPicture
 from qig_tui.series import Floats, Ints
 from qig_tui.text import compact, grouped, percent
-from qig_tui.trail import Trail
 from qig_tui.widgets.braille import nice_step
 from qig_tui.widgets.lines import Lines, Part
 

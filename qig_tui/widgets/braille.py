@@ -221,14 +221,19 @@ class Canvas:
         if layer in self._layers:
             self._layers[layer] &= columns[None, :]
 
-    def result(self, order: Iterable[int] = (ABANDONED, RAW, LIVE)) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+    def result(
+        self, order: Iterable[int] = (ABANDONED, RAW, LIVE), *, shared: Iterable[int] = ()
+    ) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
         """Code points (0 where nothing is) and layers, both [rows, columns].
 
         Args:
             order: the layers from the lowest to the highest, at most 127.
+            shared: those of them of which none hides another: cells that several want are theirs in turns.
         """
         codes = np.zeros((self.rows, self.columns), dtype=np.int32)
         shown = np.zeros((self.rows, self.columns), dtype=np.int8)
+        turns, wanted = set(shared), np.zeros((self.rows, self.columns), dtype=np.int64)
+        columns = np.arange(self.columns)[None, :]
         for layer in order:
             if layer not in self._layers:
                 continue
@@ -236,6 +241,10 @@ class Canvas:
             code = np.einsum("rdcs,ds->rc", cells, _DOTS, dtype=np.int32)
             # The lower layer's dots stay where the upper has none in the cell: two colours cannot share one.
             mine = code > 0
+            if layer in turns:
+                wanted[mine] += 1
+                # The k-th that wants a cell has one column in k.
+                mine &= (wanted == 1) | (columns % np.maximum(wanted, 1) == 0)
             codes[mine] = code[mine]
             shown[mine] = layer
         codes[codes > 0] += 0x2800

@@ -6,7 +6,7 @@ from textwrap import wrap
 from rich.cells import cell_len
 from textual.strip import Strip
 
-from qig_tui.checkpoint_facts import Section
+from qig_tui.checkpoints.facts import Section
 from qig_tui.text import pad
 from qig_tui.widgets.lines import Lines, Part
 

@@ -11,8 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
 
-from qig_tui.checkpoint_columns import GAP, Column, Order, fitting
-from qig_tui.checkpoint_rows import Row
+from qig_tui.checkpoints.columns import GAP, Column, Order, fitting
+from qig_tui.checkpoints.rows import Row
 from qig_tui.text import pad, pad_left
 from qig_tui.widgets.lines import Lines, Part
 

@@ -11,7 +11,7 @@ from textual.containers import Container
 from textual.message import Message
 from textual.reactive import var
 
-from qig_tui.comparing import Comparison
+from qig_tui.compare.comparing import Comparison
 from qig_tui.text import unit_text
 from qig_tui.view import View, smoothing_named
 from qig_tui.widgets.chart import LineChart

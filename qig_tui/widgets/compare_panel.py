@@ -11,7 +11,7 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.strip import Strip
 
-from qig_tui.compare_pages import Page
+from qig_tui.compare.pages import Page
 from qig_tui.text import grouped
 from qig_tui.widgets.hued import Hued
 from qig_tui.widgets.lines import Part

@@ -6,10 +6,10 @@ from functools import lru_cache
 
 from rich.cells import cell_len
 
-from qig_tui.condition_words import limit_text
+from qig_tui.alarms.picture import Judged
+from qig_tui.alarms.words import limit_text
 from qig_tui.journal import ALARMS, SHOWN
 from qig_tui.picture import ConditionRow
-from qig_tui.safety_picture import Judged
 from qig_tui.text import ABSENT, clock, grouped, pad, thin_bar
 from qig_tui.widgets.lines import Part
 from qig_tui.widgets.row_list import Column, RowList, cell, laid_out

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.cells import cell_len
 from textual.strip import Strip
 
-from qig_tui.condition_words import blame_text, limit_text
+from qig_tui.alarms.stops import exit_words
+from qig_tui.alarms.words import blame_text, limit_text
 from qig_tui.journal import ALARMS, GLYPHS, STATES, Condition
 from qig_tui.sources.emergencies import EmergencyDetail, Remembered
-from qig_tui.stops import exit_words
 from qig_tui.text import ABSENT, clock, duration, grouped, number, pad, pad_left, safe, sparkline
 from qig_tui.widgets.emergency_list import cause_text, saved_text
 from qig_tui.widgets.lines import Lines, Part

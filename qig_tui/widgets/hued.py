@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from qig_tui.places import MOST_RUNS
+from qig_tui.compare.places import MOST_RUNS
 from qig_tui.widgets.lines import Lines
 
 

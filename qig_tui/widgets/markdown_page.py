@@ -18,7 +18,7 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
-from qig_tui.page import Document, Heading, Page
+from qig_tui.markdown.page import Document, Heading, Page
 
 _TONES = "text strong em strike code code-block math link mark dim rule h1 h2 h3 h4 keyword name string number".split()
 

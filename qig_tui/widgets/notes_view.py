@@ -21,8 +21,8 @@ from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from qig_tui.notes import Note, editor, inside, read_note, refusal, stamp_of, suggestions
-from qig_tui.page import Heading
+from qig_tui.markdown.files import Note, editor, inside, read_note, refusal, stamp_of, suggestions
+from qig_tui.markdown.page import Heading
 from qig_tui.text import safe
 from qig_tui.widgets.markdown_page import MarkdownPage
 

@@ -7,13 +7,13 @@ import numpy as np
 from rich.segment import Segment
 from textual.strip import Strip
 
-from qig_tui.axes import Axis, marks, place_text
-from qig_tui.comparing import Line
-from qig_tui.places import MOST_RUNS
+from qig_tui.compare.axes import Axis, marks, place_text
+from qig_tui.compare.comparing import Line
+from qig_tui.compare.places import MOST_RUNS
+from qig_tui.compare.training_time import WORDS
 from qig_tui.series import Bools
 from qig_tui.smoothing import ema, median_at
 from qig_tui.text import axis_label, clip, number, pad, pad_left
-from qig_tui.training_time import WORDS
 from qig_tui.view import Ends, Smoothing, View
 from qig_tui.widgets import braille
 from qig_tui.widgets.braille import Buckets, Canvas, Scale, YRange
@@ -174,7 +174,7 @@ class OverlayChart(Hued, LineChart):
                 odd = scale.column(one.points.odd_step)
                 braille.mark_nonfinite(canvas, odd, one.points.odd_value, log=y.log)
                 letters |= {at: (tone, canvas.marks[at]) for at in canvas.marks.keys() - before}
-        codes, layers = canvas.result(range(1, 3 * MOST_RUNS + 1))
+        codes, layers = canvas.result(range(1, 3 * MOST_RUNS + 1), shared=range(2 * MOST_RUNS + 1, 3 * MOST_RUNS + 1))
         cells = [[chr(code) if code else " " for code in row] for row in codes.tolist()]
         toned = [[tones[layer] for layer in row] for row in layers.tolist()]
         for (row, column), (tone, letter) in letters.items():
@@ -288,11 +288,13 @@ def _dashes(place: int, columns: int) -> Bools:
 
 def _ends(drawn: Sequence[_Drawn], y: YRange, rows: int) -> dict[int, tuple[str, str]]:
     """Letter and newest value beside the end of each line, moved apart where they would cover one another."""
-    wanted = sorted((row, i) for i, one in enumerate(drawn) if (row := one.end(y, rows)) is not None)
+    wanted = sorted(
+        (row, -float(one.points.value[-1]), i) for i, one in enumerate(drawn) if (row := one.end(y, rows)) is not None
+    )
     if len(wanted) > rows:
         return {}
     at: list[int] = []
-    for row, _ in wanted:
+    for row, _, _ in wanted:
         at.append(max(row, at[-1] + 1 if at else 0))
     # What was pushed over the edge comes back, and the others make room.
     limit = rows - 1
@@ -300,7 +302,7 @@ def _ends(drawn: Sequence[_Drawn], y: YRange, rows: int) -> dict[int, tuple[str,
         at[i] = limit = min(at[i], limit)
         limit -= 1
     found = {}
-    for row, (_, i) in zip(at, wanted, strict=True):
+    for row, (_, _, i) in zip(at, wanted, strict=True):
         one = drawn[i]
         value = float(one.points.value[-1])
         found[row] = f"run{one.line.run.place}", f"{one.line.run.letter} {number(value)}"

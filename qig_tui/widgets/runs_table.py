@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
 
-from qig_tui.runs_columns import GAP, Column, Order, fitting
+from qig_tui.runs.columns import GAP, Column, Order, fitting
 from qig_tui.sources.runs import RunRow
 from qig_tui.text import pad, pad_left
 from qig_tui.widgets.lines import Lines, Part

@@ -12,14 +12,14 @@ from qig_core.rundir.atomic import encode_document, write_document
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import Liveness, Word
 from qig_core.rundir.schema import Ack, Command, Event, Manifest, Sample, SessionRecord, Stage
-from qig_tui.alarms import AlarmBook, peak
-from qig_tui.condition_words import blame_text, why_unarmed
+from qig_tui.alarms.episodes import AlarmBook, peak
+from qig_tui.alarms.stops import askings, exit_words, of_emergency, stop_view
+from qig_tui.alarms.words import blame_text, why_unarmed
 from qig_tui.history import History
 from qig_tui.journal import condition_of
 from qig_tui.picture import RunPicture
 from qig_tui.sources.emergencies import read_detail, together
 from qig_tui.sources.surroundings import Beside, Surroundings, read_older
-from qig_tui.stops import askings, exit_words, of_emergency, stop_view
 from qig_tui.widgets.emergency_view import first_beyond, headline
 
 NAME = "20261128-120000-abcdef"

@@ -11,10 +11,10 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.printable import printable
 from qig_core.rundir.schema import Sample
 from qig_core.rundir.values import encode_basin
-from qig_tui.basin_copy import as_json, as_numpy
-from qig_tui.basins import LEAST_AWAY, acceleration, derive, movers, shares
+from qig_tui.basin.basins import LEAST_AWAY, acceleration, derive, movers, shares
+from qig_tui.basin.copying import as_json, as_numpy
+from qig_tui.basin.trail import trail_of
 from qig_tui.sources.basins import BasinFile, Thinned
-from qig_tui.trail import trail_of
 from tests.tui.runs import basin, log_steps, open_run
 
 

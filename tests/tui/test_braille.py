@@ -127,3 +127,17 @@ def test_ticks_are_rounded_and_apart():
 def test_a_low_chart_has_a_mark_at_its_top_and_at_its_bottom_or_three(y, rows):
     found = dict(braille.ticks(y, rows))
     assert len(found) >= 3 or (found[0], found[rows - 1]) == (y.high, y.low)
+
+
+def test_lines_that_share_cells_have_them_in_turns_and_none_is_hidden():
+    canvas = Canvas(12, 1)
+    scale, y = braille.scale_for(0, 23, 24), YRange(low=0.0, high=4.0, log=False)
+    for layer in (1, 2, 3):
+        line = braille.bucketed(np.arange(24), np.full(24, float(layer)), scale)
+        braille.draw_line(canvas, layer, line.to_shares(y))
+    codes, hidden = canvas.result((1, 2, 3))
+    assert set(hidden[0].tolist()) == {3}
+    shared_codes, shared = canvas.result((1, 2, 3), shared=(1, 2, 3))
+    assert [(shared[0] == layer).sum() for layer in (1, 2, 3)] == [4, 4, 4]
+    assert (shared_codes[0] > 0).all()
+    assert (codes[0] > 0).all()

@@ -115,7 +115,7 @@ def verification(monkeypatch, proceed):
         await proceed.wait()
         yield {"result": [{"name": "a", "status": "TORN", "problems": ["x is missing"]}]}
 
-    monkeypatch.setattr("qig_tui.checkpoint_desk.child", slow)
+    monkeypatch.setattr("qig_tui.checkpoints.desk.child", slow)
 
 
 async def test_a_verification_goes_on_behind_other_screens_and_is_told_of_there(writer, monkeypatch):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from qig_core.rundir.schema import Parent
-from qig_tui.comparing import Comparison
+from qig_tui.compare.comparing import Comparison
 from qig_tui.screens.compare import CompareScreen
 from qig_tui.screens.difference import DifferenceScreen
 from qig_tui.screens.run import RunScreen

@@ -10,17 +10,17 @@ import pytest
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lineage import Ancestor, Began, Lineage, WentBack
 from qig_core.rundir.schema import GitRevision, Manifest
-from qig_tui.axes import MS, marks, place_text
-from qig_tui.compare_pages import apart
-from qig_tui.comparing import Comparison
-from qig_tui.config_diff import SURROUNDINGS, differences
-from qig_tui.kin import Member, bar_of, family
-from qig_tui.places import Places
-from qig_tui.placing import places_along
+from qig_tui.compare.axes import MS, marks, place_text
+from qig_tui.compare.comparing import Comparison
+from qig_tui.compare.config_diff import SURROUNDINGS, differences
+from qig_tui.compare.kin import Member, bar_of, family
+from qig_tui.compare.pages import apart
+from qig_tui.compare.places import Places
+from qig_tui.compare.placing import places_along
+from qig_tui.compare.training_time import TrainingTime
 from qig_tui.series import Series
 from qig_tui.sources.several import RunReader
 from qig_tui.themes import OURS
-from qig_tui.training_time import TrainingTime
 from qig_tui.widgets.braille import Canvas
 from qig_tui.widgets.hued import Hued
 from tests.tui.runs import open_run

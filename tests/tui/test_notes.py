@@ -14,8 +14,8 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from qig_core.rundir.printable import printable
-from qig_tui.notes import MAX_BYTES, editor, inside, read_note, suggestions
-from qig_tui.page import Document
+from qig_tui.markdown.files import MAX_BYTES, editor, inside, read_note, suggestions
+from qig_tui.markdown.page import Document
 from qig_tui.screens.notes import GUIDE, NotesScreen
 from qig_tui.widgets.markdown_page import MarkdownPage
 from qig_tui.widgets.notes_view import NotesView

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qig_tui.runs_filter import RUN_STATES, VERDICTS, Bare, Comparison, Filter, FilterError, Term, Text, parse
+from qig_tui.runs.filter import RUN_STATES, VERDICTS, Bare, Comparison, Filter, FilterError, Term, Text, parse
 
 NOW = 1e9
 METRICS = ("phi", "kappa", "loss", "drift_rolling", "a b", 'q"<')

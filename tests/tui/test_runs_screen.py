@@ -8,7 +8,7 @@ from textual.widgets import Input
 
 from qig_tui.app import QigApp
 from qig_tui.memory import Memory
-from qig_tui.runs_columns import COLUMNS, Order, fitting
+from qig_tui.runs.columns import COLUMNS, Order, fitting
 from qig_tui.screens.help import HelpScreen
 from qig_tui.screens.run import RunScreen
 from qig_tui.screens.runs import RunsScreen

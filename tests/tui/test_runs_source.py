@@ -11,7 +11,7 @@ import pytest
 from qig_core.rundir.reader import read_manifest
 from qig_core.rundir.schema import Heartbeat
 from qig_core.rundir.writer import RunWriter
-from qig_tui.runs_filter import NO_RUN, UNREADABLE
+from qig_tui.runs.filter import NO_RUN, UNREADABLE
 from qig_tui.sources import runs as source
 from qig_tui.sources.runs import RunShelf
 from tests.tui.runs import log_steps, open_run, set_condition

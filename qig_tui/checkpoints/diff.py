@@ -7,7 +7,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from qig_tui.checkpoint_columns import written
+from qig_tui.checkpoints.columns import written
 from qig_tui.text import ABSENT, clip, duration, grouped, number, pad, pad_left, safe, thin_bar
 
 _MOST = 400

@@ -13,10 +13,10 @@ from markdown_it.token import Token
 from rich.cells import cell_len
 
 from qig_core.rundir.printable import printable
-from qig_tui.latex import inline, layout
-from qig_tui.math_rules import parser
+from qig_tui.latex.layout import inline, layout
+from qig_tui.markdown.math_rules import parser
+from qig_tui.markdown.wrapping import UNBROKEN, Line, Span, column_widths, wrapped
 from qig_tui.text import clip
-from qig_tui.wrapping import UNBROKEN, Line, Span, column_widths, wrapped
 
 _BULLETS = "•▪‣◦"
 _INDENT = "    "

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from qig_tui.latex_symbols import Kind
+from qig_tui.latex.symbols import Kind
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from qig_core.errors import SimplexError
 from qig_core.geometry.simplex import fisher_rao_distance
 from qig_core.rundir.schema import CheckpointManifest
 from qig_core.rundir.values import decode_basin
-from qig_tui.checkpoint_columns import written
-from qig_tui.checkpoint_rows import COMPLETE, Row, rule_of, value_of
+from qig_tui.checkpoints.columns import written
+from qig_tui.checkpoints.rows import COMPLETE, Row, rule_of, value_of
 from qig_tui.journal import GLYPHS
 from qig_tui.picture import RunPicture
 from qig_tui.series import Floats

@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qig_tui.latex_nodes import Accent, Brace, Fence, Fraction, Grid, Node, Over, Root, Row, Scripts, Styled, Symbol
-from qig_tui.latex_symbols import (
+from qig_tui.latex.nodes import Accent, Brace, Fence, Fraction, Grid, Node, Over, Root, Row, Scripts, Styled, Symbol
+from qig_tui.latex.symbols import (
     ACCENTS,
     ALPHABETS,
     CHARACTERS,

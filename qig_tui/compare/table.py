@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from qig_core.rundir.liveness import ENDED, Word
-from qig_tui.comparing import ComparedRun, Comparison
+from qig_tui.compare.comparing import ComparedRun, Comparison
 from qig_tui.text import ABSENT, clip, grouped, number, pad, pad_left, percent, safe
 
 Part = tuple[str, str]

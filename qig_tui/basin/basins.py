@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from qig_core.errors import QigError
 from qig_core.geometry.simplex import Simplex, fisher_rao_distance, log, normalise
+from qig_tui.basin.trail import Trail, trail_of
 from qig_tui.series import Bools, Floats, Ints
 from qig_tui.text import sparkline
-from qig_tui.trail import Trail, trail_of
 
 LEAST_AWAY = 100
 """Steps of training: a state is no past one before so many have gone by."""

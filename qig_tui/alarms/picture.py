@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qig_core.rundir.schema import Event
-from qig_tui.alarms import Alarm, AlarmBook, peak
-from qig_tui.condition_words import blame_text, why_unarmed
+from qig_tui.alarms.episodes import Alarm, AlarmBook, peak
+from qig_tui.alarms.stops import Asking, StopView, askings, stop_view
+from qig_tui.alarms.words import blame_text, why_unarmed
 from qig_tui.journal import ALARMS
 from qig_tui.picture import ConditionRow, RunPicture
 from qig_tui.sources.emergencies import Emergency, together
 from qig_tui.sources.surroundings import Beside
-from qig_tui.stops import Asking, StopView, askings, stop_view
 from qig_tui.text import number
 
 _MOST_PEAKS = 4000

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qig_core.rundir.schema import Event
-from qig_tui.condition_words import blame_text
+from qig_tui.alarms.words import blame_text
 from qig_tui.history import History
 from qig_tui.journal import ALARMS, STATES, Condition, condition_of, sentence
 from qig_tui.text import safe

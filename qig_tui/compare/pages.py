@@ -6,10 +6,10 @@ from typing import Protocol
 
 from rich.cells import cell_len
 
-from qig_tui.compare_table import GAP, Row, state_of
-from qig_tui.comparing import ComparedRun, Comparison
-from qig_tui.config_diff import CONFIGURATION, Difference, differences
-from qig_tui.kin import KinLine, Member, bar_of, clipped, family
+from qig_tui.compare.comparing import ComparedRun, Comparison
+from qig_tui.compare.config_diff import CONFIGURATION, Difference, differences
+from qig_tui.compare.kin import KinLine, Member, bar_of, clipped, family
+from qig_tui.compare.table import GAP, Row, state_of
 from qig_tui.text import ABSENT, grouped, pad, pad_left, safe
 
 _KEY = (16, 34)

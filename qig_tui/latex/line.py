@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from qig_tui.latex_nodes import (
+from qig_tui.latex.nodes import (
     Accent,
     Brace,
     Fence,
@@ -18,7 +18,7 @@ from qig_tui.latex_nodes import (
     edges,
     gaps,
 )
-from qig_tui.latex_symbols import ACCENTS, Kind, lowered, raised
+from qig_tui.latex.symbols import ACCENTS, Kind, lowered, raised
 
 _SQUARE = ("[", "]")
 _BRACKETS = {

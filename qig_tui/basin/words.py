@@ -1,6 +1,6 @@
 """What is said of a basin that is looked at, and of one that is not there. Pure."""
 
-from qig_tui.basins import Derived, Kept
+from qig_tui.basin.basins import Derived, Kept
 from qig_tui.picture import BasinView, RunPicture
 from qig_tui.series import Floats
 from qig_tui.text import grouped

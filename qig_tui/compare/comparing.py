@@ -10,17 +10,17 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.lineage import Lineage
 from qig_core.rundir.liveness import Liveness
 from qig_core.rundir.schema import Manifest, MetricSpec, Unreadable
-from qig_tui.axes import AXES, MS, Axis
 from qig_tui.charting import PREFERRED, chart_metrics
+from qig_tui.compare.axes import AXES, MS, Axis
+from qig_tui.compare.places import LETTERS
+from qig_tui.compare.placing import Placed, counts, places_along, rising
+from qig_tui.compare.training_time import TrainingTime
 from qig_tui.history import History
 from qig_tui.journal import Journal
 from qig_tui.picture import RunPicture
-from qig_tui.places import LETTERS
-from qig_tui.placing import Placed, counts, places_along, rising
 from qig_tui.series import BEYOND, CAPACITY, Bools, Floats, Ints, Series, last_at
 from qig_tui.sources.several import Found
 from qig_tui.text import safe
-from qig_tui.training_time import TrainingTime
 from qig_tui.view import Ends
 
 TOKENS = "tokens"

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from rich.cells import cell_len, chop_cells
 
 from qig_core.rundir.printable import printable
-from qig_tui import latex_boxes as boxes
-from qig_tui.latex_boxes import EMPTY, Box, aligned, beside, stacked, text
-from qig_tui.latex_line import line_of
-from qig_tui.latex_nodes import (
+from qig_tui.latex import boxes as boxes
+from qig_tui.latex.boxes import EMPTY, Box, aligned, beside, stacked, text
+from qig_tui.latex.line import line_of
+from qig_tui.latex.nodes import (
     Accent,
     Brace,
     Fence,
@@ -33,8 +33,8 @@ from qig_tui.latex_nodes import (
     edges,
     gaps,
 )
-from qig_tui.latex_symbols import ACCENTS, Kind, lowered, raised
-from qig_tui.latex_tree import Broken, parse
+from qig_tui.latex.symbols import ACCENTS, Kind, lowered, raised
+from qig_tui.latex.tree import Broken, parse
 
 MAX_SOURCE = 5_000
 """Characters; a page of formulas has fewer."""

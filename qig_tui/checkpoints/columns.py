@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from qig_tui.checkpoint_rows import STATUSES, Row
+from qig_tui.checkpoints.rows import STATUSES, Row
 from qig_tui.text import ABSENT, age, axis_label, clock, duration, grouped, number, safe, size
 
 NEWEST = ""

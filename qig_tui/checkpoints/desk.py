@@ -14,7 +14,7 @@ from qig_core.errors import Refused
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.schema import PINNED
 from qig_tui.actions import child, tag_argv, verify_argv
-from qig_tui.checkpoint_rows import COMPLETE, STATUSES, Checked
+from qig_tui.checkpoints.rows import COMPLETE, STATUSES, Checked
 from qig_tui.following import Followed
 from qig_tui.picture import RunPicture
 from qig_tui.text import duration, grouped, percent, safe, size

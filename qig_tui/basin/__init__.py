@@ -1,0 +1,1 @@
+"""The path of a basin: its entries, distances and tangent map. No Textual."""

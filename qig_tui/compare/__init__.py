@@ -1,0 +1,1 @@
+"""Several runs beside one another: what is laid over what, and what differs. No Textual."""

@@ -1,0 +1,1 @@
+"""Formulas laid out in two dimensions as plain text. No Textual."""

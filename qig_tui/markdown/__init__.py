@@ -1,0 +1,1 @@
+"""Markdown files read and laid out in lines, formulas included. No Textual."""
