@@ -152,7 +152,7 @@ def test_the_way_of_the_run_is_told_with_what_it_left_behind(stopped, tmp_path, 
     assert "| soft_reset | step-00000100 | 199 | 100 |" in lineage
     assert "| 101 | 199 | 99 |" in lineage
     shelf = {row[0]: row for row in cells(section(text, "Checkpoints"))}
-    assert shelf["step-00000100"][-2:] == ["best, latest, last good", "✓ complete"]
+    assert shelf["step-00000100"][-2:] == ["latest, best, last good", "✓ complete"]
     assert shelf["step-00000140"][-1] == "✖ TORN: model.bin has another size"
     kinds = [row[3] for row in cells(section(text, "Timeline"))]
     told = "start condition checkpoint condition condition soft_reset restored condition checkpoint end"

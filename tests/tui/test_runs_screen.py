@@ -49,7 +49,7 @@ def table_of(app):
 def shown(app):
     """Ids as they stand, from the first row in sight to the last."""
     table = table_of(app)
-    return [row.id for row in table._rows]
+    return [row.id for row in table.items]
 
 
 def at(app):
@@ -383,7 +383,7 @@ async def test_a_wheeled_view_stays_where_it_is_when_a_run_appears(tmp_path):
         os.utime(tmp_path / f"r{i:02d}", (i, i))
     async with opened(tmp_path, (80, 14)) as (app, pilot):
         table = table_of(app)
-        table._scroll(20)
+        table.scroll_rows(20)
         top = shown(app)[table.top]
         ended(tmp_path, "new")
         await until(pilot, lambda: shown(app)[0] == "new")

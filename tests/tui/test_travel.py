@@ -173,7 +173,11 @@ def test_a_step_before_the_first_is_refused_in_a_sentence(tmp_path, capsys):
     assert main([str(writer.run.path), "--once", "--at", "-5"]) == 2
     assert "has no sample at or before step -5" in capsys.readouterr().err
     assert main([str(writer.run.path), "--once", "--at", "39"]) == 0
-    assert "step 39 / 1 000" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "step 39 / 1 000" in shown
+    assert "as it was at step 39" in shown
+    assert main([str(writer.run.path), "--once", "--at", "39", "--json"]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["at"]["step"] == 39
     assert main([str(writer.run.path), "--once", "--at", "109"]) == 1
 
 
