@@ -238,6 +238,27 @@ def key_rows(bench: Bench) -> Iterator[Row]:
         yield row(f"key to paint while reading: {key}", took, "ms", 50.0, note=note)
 
 
+def time_rows(bench: Bench) -> Iterator[Row]:
+    """Back in time, one sample after another, on a run that is read whole; another screen of the run."""
+    presses = 5 if bench.quick else 20
+    with program(bench.large) as terminal:
+        terminal.wait(all_read(SAMPLES))
+        took = []
+        for back in range(1, presses + 1):
+            time.sleep(0.2)
+            place = f"PAST step {grouped(SAMPLES - 1 - back)}"
+            took.append(press(terminal, "[", lambda text, place=place: place in text))
+        yield row(
+            "key to paint in the past: [", took, "ms", 50.0, note=f"{presses} presses, the first of a process included"
+        )
+        terminal.send("\x1b")
+        terminal.wait(lambda text: "PAST" not in text)
+        for key, words in (("3", "CONDITIONS"), ("2", "DISTANCES")):
+            first = press(terminal, key, lambda text, words=words: words in text)
+            press(terminal, "1", lambda text: bool(charts_on(text)))
+            yield row(f"another screen, opened first: {key}", [first], "ms")
+
+
 def press(terminal: Terminal, key: str, condition: Callable[[str], bool]) -> float:
     """From the key to the bytes that made it so, ms."""
     terminal.watch(condition)
@@ -493,6 +514,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "first": first_rows,
     "backfill": backfill_rows,
     "keys": key_rows,
+    "time": time_rows,
     "redraw": redraw_rows,
     "idle": idle_rows,
     "live": live_rows,

@@ -1,5 +1,7 @@
 """The switchboard: which screen stands first, the themes, the keys that work everywhere. Nothing else."""
 
+import signal
+from asyncio import get_running_loop
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import takewhile
@@ -93,6 +95,10 @@ class QigApp(App[int]):
         return chosen.name if chosen and (chosen.ansi or not few) else terminal.suiting(environ, few=few)
 
     def on_mount(self) -> None:
+        if not self.is_headless:
+            # The terminal is given back also to whoever ends this from elsewhere.
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+                get_running_loop().add_signal_handler(number, partial(self.exit, return_code=128 + number))
         self.set_interval(_TERMINAL_S, self._leave_with_the_terminal)
         self._memory.listen(self._tell_problem)
         if self._path.suffix == ".md":

@@ -140,6 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         made.error("--json belongs to --once")
     if arguments.web and arguments.owned:
         made.error("--owned is for a terminal")
+    if arguments.screenshot and not arguments.screenshot.lower().endswith(".svg"):
+        made.error("--screenshot writes SVG: its name ends in .svg")
     if arguments.size and not arguments.screenshot:
         made.error("--size belongs to --screenshot")
     is_note = bool(arguments.path) and arguments.path.endswith(".md") and os.path.isfile(arguments.path)

@@ -75,6 +75,12 @@ class Condition:
             return f"{first} moved first"
         return f"{first} moved" if self.comparison == "steady" else ""
 
+    def is_beyond(self, value: float) -> bool:
+        """Whether a value is on the wrong side of the limit."""
+        if self.limit is None or self.comparison not in ("≤", "≥"):
+            return False
+        return value > self.limit if self.comparison == "≤" else value < self.limit
+
     def margin(self, value: float | None, bounds: tuple[float | None, float | None] | None) -> float | None:
         """The share of the way to the limit that is left: 1 far from it, 0 at it or beyond; None if unknowable.
 
@@ -266,6 +272,18 @@ def sentence(event: Event) -> str:
             return f"{len(specs)} declared" if isinstance(specs, list) else _pairs(data)
         case "pruned":
             return _pruned(data)
+        case "unmeasured":
+            reasons = data.get("reasons")
+            if not isinstance(reasons, dict):
+                return _pairs(data)
+            return (
+                "; ".join(f"{safe(m, 40)}: {safe(why, 80)}" for m, why in list(reasons.items())[:8]) or "all measured"
+            )
+        case "tagged":
+            tags = data.get("tags")
+            if not isinstance(tags, list):
+                return _pairs(data)
+            return f"{safe(data.get('name', '?'), 80)}: {', '.join(safe(tag, 40) for tag in tags[:8]) or 'no tags'}"
         case "note" | "alert":
             said = data.get("text") or data.get("message")
             if not said:
@@ -298,7 +316,9 @@ def _condition(c: Condition, data: Mapping[str, Any]) -> str:
             what = f" {c.blame or c.metric} {broken}"
     else:
         limit = "no limit yet" if c.limit is None else f"{c.comparison} {compact(c.limit)}{unit}"
-        bound = f" ({limit})" if c.comparison else ""
+        beyond = c.state == "ok" and c.value is not None and c.is_beyond(c.value)
+        not_yet = f", not yet {c.dwell} in a row" if beyond and c.dwell.isdigit() else ""
+        bound = f" ({limit}{not_yet})" if c.comparison else ""
         what = (f" {c.metric}{value}" if c.metric else value) + bound + (f", {c.blame}" if c.blame else "")
     doing, stacks = data.get("doing"), data.get("stacks")
     if alarm and doing:

@@ -9,7 +9,8 @@ Match = Callable[[str], bool]
 def metrics_filter(text: str) -> Match:
     """A metric, given as its name and label in one line, fits where any of the words is in it and none of the `-words`.
 
-    A word is taken as a regular expression where it is one, else as it stands; upper and lower case are the same.
+    A word with * or ? alone is what begins and ends so; else a word is a regular expression where it is one, or as it
+    stands. Upper and lower case are the same.
     """
     wanted: list[re.Pattern[str]] = []
     unwanted: list[re.Pattern[str]] = []
@@ -25,7 +26,14 @@ def metrics_filter(text: str) -> Match:
     return fits
 
 
+_GLOB = re.compile(r"[\w*?-]*[*?][\w*?-]*")
+_WILD = {"*": r"\S*", "?": r"\S"}
+
+
 def _pattern(word: str) -> re.Pattern[str]:
+    if _GLOB.fullmatch(word):
+        whole = "".join(_WILD.get(character) or re.escape(character) for character in word)
+        return re.compile(rf"(?<!\S){whole}(?!\S)", re.IGNORECASE)
     try:
         return re.compile(word, re.IGNORECASE)
     except re.error:

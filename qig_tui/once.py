@@ -111,7 +111,8 @@ def status_line(picture: RunPicture) -> str:
     if progress.step is not None:
         total = "" if progress.total is None else f" / {grouped(progress.total)}"
         share = "" if progress.fraction is None else f" ({percent(progress.fraction)})"
-        parts.append(f"step {grouped(progress.step)}{total}{share}")
+        past = "" if picture.moment is None else "◀ PAST "
+        parts.append(f"{past}step {grouped(progress.step)}{total}{share}")
     if progress.eta_s is not None:
         parts.append(f"ETA {duration(progress.eta_s)}")
     if picture.history.regime:
@@ -123,7 +124,13 @@ def status_line(picture: RunPicture) -> str:
 def as_text(picture: RunPicture) -> str:
     """The snapshot; every line plain text without escape sequences."""
     history, journal = picture.history, picture.journal
-    lines = [status_line(picture), f"run {safe(picture.manifest.id, 100)}"]
+    moment = picture.moment
+    then = (
+        ""
+        if moment is None
+        else f", as it was at step {grouped(moment.step)}, {clock(moment.t)}; alive or not is of now"
+    )
+    lines = [status_line(picture), f"run {safe(picture.manifest.id, 100)}{then}"]
     lines += ["", _rule("METRICS"), *_metric_lines(picture)]
     lines += [
         "",
@@ -207,7 +214,9 @@ def _event_line(event: Event) -> str:
 
 def _checkpoint_lines(picture: RunPicture) -> list[str]:
     if not picture.checkpoints:
-        return [f"! {safe(picture.checkpoints_problem, 200)}" if picture.checkpoints_problem else "none"]
+        return [
+            f"! {safe(picture.checkpoints_problem, 200)}" if picture.checkpoints_problem else picture.no_checkpoints
+        ]
     tagged = picture.tagged
     lines = []
     shown = in_sight(picture.checkpoints, _CHECKPOINTS)
@@ -255,8 +264,10 @@ def as_data(picture: RunPicture) -> dict[str, Any]:
         for r in picture.condition_rows()
     ]
     basin = picture.basin()
+    moment = picture.moment
     return {
         "run": picture.manifest.id,
+        "at": None if moment is None else {"step": moment.step, "t": _plain(moment.t)},
         "name": picture.manifest.name,
         "liveness": str(picture.liveness.word),
         "detail": picture.liveness.detail,

@@ -307,6 +307,14 @@ class RunPicture:
         return fine and self.journal.worst != "critical"
 
     @property
+    def no_checkpoints(self) -> str:
+        """Why the list of the checkpoints is empty, in a few words; "" where it is not."""
+        if self.checkpoints:
+            return ""
+        there_were = any(event.kind == "checkpoint" and event.data.get("name") for event in self.journal.events)
+        return "none is there any more" if there_were else "none yet"
+
+    @property
     def went_back(self) -> dict[str, Event]:
         """By name, the checkpoints whose branch the run left again, and the event that tells of it."""
         found = {}

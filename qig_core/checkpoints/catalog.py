@@ -257,7 +257,7 @@ def resolve(run: RunDir, text: str, *, score: str | None = None, lower_is_better
             return complete[chosen.name]
         why = {
             "latest": "no complete checkpoint",
-            "best": f"no complete checkpoint has a finite {score!r}",
+            "best": f"no complete checkpoint with a finite {score!r} is finite and without a critical condition",
             "last-good": "no complete checkpoint is finite and without a critical condition",
         }[text]
         raise CheckpointError(f"{why} in {str(run.checkpoints)!r}{_listing(found)}")

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 from qig_core.checkpoints.catalog import list_checkpoints
+from qig_core.checkpoints.going_on import how_to_go_on
 from qig_core.errors import ExitCode
 from qig_core.rundir.layout import RunDir, new_run_id
 from qig_core.rundir.liveness import ENDED
 from qig_core.rundir.summary import Summary, summarise
-from qig_core.terminal import command, resume_command, tell
+from qig_core.terminal import command, tell
 
 _LONG = 20_000
 _START_S = 120.0
@@ -67,7 +68,7 @@ def tell_what_became(run: RunDir) -> None:
     saved = next((one for one in list_checkpoints(run) if one.status == "COMPLETE"), None)
     tell(f"  saved:       {f'checkpoint {saved.name}, step {saved.step}' if saved else 'no checkpoint'}")
     if summary.manifest.exit_code != ExitCode.OK:
-        tell(f"  go on:       {resume_command(run.path, summary.manifest.exit_code)}")
+        tell(f"  {how_to_go_on(run, summary.manifest.exit_code)}")
     tell(f"  look at it:  {command('qig-tui', run.path)}")
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from qig_core.checkpoints.going_on import how_to_go_on
 from qig_core.errors import ExitCode
-from qig_core.terminal import command, err, resume_command, tell
+from qig_core.terminal import command, err, tell
 from qig_core.training.loop import Report, Started, train
 
 
@@ -24,7 +25,7 @@ def drive(started: Started) -> int:
     if monitor.exit_code == ExitCode.OK:
         tell(f"done: {step} steps; see it with: {command('qig-tui', run.path)}")
     elif run.exists():
-        tell(f"go on with: {resume_command(run.path, monitor.exit_code)}")
+        tell(how_to_go_on(run, monitor.exit_code))
     return int(monitor.exit_code)
 
 

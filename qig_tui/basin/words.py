@@ -21,7 +21,9 @@ def reference(picture: RunPicture, view: BasinView) -> str:
     origin = picture.pinned or picture.history.reference
     if origin is None or len(origin[1]) != len(view.values):
         return f"step {grouped(view.reference_step)} (itself: the other has another size)"
-    return f"step {grouped(view.reference_step)} ({'birth' if picture.pinned is None else 'pinned'})"
+    of_a_fork = picture.manifest.parent is not None or view.reference_step > 0
+    first = "the first recorded here" if of_a_fork else "birth"
+    return f"step {grouped(view.reference_step)} ({first if picture.pinned is None else 'pinned'})"
 
 
 def why_none(picture: RunPicture, kept: Kept | None, problem: str) -> tuple[str, str]:

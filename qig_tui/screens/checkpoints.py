@@ -130,7 +130,11 @@ class CheckpointsScreen(Pane):
     def _sentence(self, shown: RunPicture) -> str:
         if shown.checkpoints_problem is not None:
             return f"✖ {safe(shown.checkpoints_problem, 100)}"
-        return "no checkpoint yet; one that is made appears" if shown.moment is None else "there was none yet"
+        if shown.moment is None:
+            word = "yet" if shown.no_checkpoints == "none yet" else "any more"
+            return f"no checkpoint {word}; one that is made appears"
+        there_were = shown.no_checkpoints != "none yet"
+        return "those that there were have been deleted since" if there_were else "there was none yet"
 
     def _draw_heading(self, shown: RunPicture) -> None:
         rows = self._rows

@@ -20,6 +20,7 @@ from qig_tui.compare.pages import ConfigPage, KinPage
 from qig_tui.compare.places import MOST_RUNS, Places
 from qig_tui.compare.table import RunsPage
 from qig_tui.memory import Memory
+from qig_tui.screens.pane import PANES, Pane
 from qig_tui.setup import DEFAULT, Setup
 from qig_tui.sources.several import Found, read_runs
 from qig_tui.text import grouped, percent, safe
@@ -56,6 +57,7 @@ class CompareScreen(Screen[None]):
         Binding("O", "turn_round", "reverse", tooltip="Turn the order of the runs round"),
         *(replace(key, action=f"charts({key.action!r})") for key in CompareDeck.KEYS),
         *(replace(key, action=f"page({key.action!r})") for key in ComparePanel.KEYS),
+        *(Binding(key, f"pane({key!r})", word, show=False) for key, word, _ in PANES if key != "5"),
         Binding("escape", "back", "back", tooltip="Back to where this was opened"),
     ]
 
@@ -255,6 +257,13 @@ class CompareScreen(Screen[None]):
             self.notify(safe(error, 300), severity="error", markup=False)
         else:
             self.app.push_screen(screen)
+
+    def action_pane(self, number: str) -> None:
+        """Another of the screens of the run that this was opened from."""
+        below = self.app.screen_stack[-2]
+        if isinstance(below, Pane):
+            self.dismiss()
+            self.app.call_later(below.action_pane, number)
 
     def action_back(self) -> None:
         if len(self.app.screen_stack) > 2:

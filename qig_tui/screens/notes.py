@@ -24,6 +24,8 @@ class NotesScreen(Screen[None]):
     AUTO_FOCUS = "#notes-page"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", "close", tooltip="Back to where you came from"),
+        Binding("home", "end_of_page(0)", "top", tooltip="To the first line", show=False),
+        Binding("end", "end_of_page(1)", "end", tooltip="To the last line", show=False),
     ]
 
     def __init__(self, path: Path, *, title: str, may_edit: bool, why_not: str = READ_ONLY) -> None:
@@ -57,6 +59,13 @@ class NotesScreen(Screen[None]):
             text.append(f"{word}   ")
         text.rstrip()
         return text
+
+    def action_end_of_page(self, last: int) -> None:
+        page = self.view.page
+        if last:
+            page.action_scroll_end()
+        else:
+            page.action_scroll_home()
 
     def action_close(self) -> None:
         if len(self.app.screen_stack) > 2:

@@ -22,6 +22,11 @@ class NotesPane(Pane):
         super().__init__(watch)
         self._setup = watch.setup
 
+    @property
+    def offered(self) -> tuple[str, ...]:
+        may_edit = not (self._setup.read_only or self._setup.web)
+        return self.OFFERED if may_edit else ("1", "T")
+
     def compose_body(self) -> ComposeResult:
         may_edit = not (self._setup.read_only or self._setup.web)
         why_not = _WEB if self._setup.web else _READ_ONLY

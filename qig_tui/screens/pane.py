@@ -20,7 +20,7 @@ _NUMBERS_S = 1.0
 NEEDED = ("question_mark", "q")
 """The keys that the last line offers at any width, after the commands."""
 _IN_THE_PAST = [("[ ]", "sample"), ("{ }", "event"), ("space", "replay"), ("< >", "speed"), ("end", "now")]
-_PANES = (
+PANES = (
     ("1", "run", "The run: charts, limits, basin, events, checkpoints"),
     ("2", "basin", "The basin: its 64 entries, what moved, where it has been"),
     ("3", "safety", "Every limit, every alarm with its cause, every emergency"),
@@ -50,7 +50,7 @@ class Pane(Screen[None]):
         Binding("p", "send('pause')", "pause", tooltip="Pause the run at its next step, or let it go on"),
         Binding("r", "ask('recover')", "recover", tooltip="Back to a checkpoint, of a live run or of a dead one"),
         Binding("z", "ask('soft_reset')", "soft reset", tooltip="Back to the last known good checkpoint; asks first"),
-        *(Binding(number, f"pane({number!r})", word, tooltip=tooltip) for number, word, tooltip in _PANES),
+        *(Binding(number, f"pane({number!r})", word, tooltip=tooltip) for number, word, tooltip in PANES),
         Binding("space", "freeze", "freeze", tooltip="Hold the picture still; in the past: replay, or stay"),
         Binding("left_square_bracket", "hop(-1)", "earlier", key_display="[", tooltip="The sample before, as it was"),
         Binding("right_square_bracket", "hop(1)", "later", key_display="]", tooltip="The next sample, as it was"),
@@ -117,6 +117,11 @@ class Pane(Screen[None]):
     def is_drawn(self) -> bool:
         """Whether everything that lay in the directory at the start has been drawn."""
         return self.run_watch.is_drawn and self._is_composed
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Its own keys that make sense now."""
+        return self.OFFERED
 
     def make_way(self) -> None:
         """Somebody pressed a key: what lies long ago can be read a moment later."""
@@ -189,7 +194,7 @@ class Pane(Screen[None]):
         known, commands = self.active_bindings, self.run_watch.commands
         shown = [
             (self.app.get_key_display(known[key].binding), known[key].binding.description)
-            for key in (*NEEDED, *self.OFFERED)
+            for key in (*NEEDED, *self.offered)
             if key in known
         ]
         always = len(NEEDED)

@@ -96,7 +96,7 @@ class RunScreen(Pane):
             self.query_one(SafetyPanel).show(picture.condition_rows(), current=picture.watched)
             self.query_one(BasinPanel).show(picture.basin())
         strip = self.query_one(CheckpointStrip)
-        strip.show(picture.checkpoints, picture.tagged, picture.checkpoints_problem)
+        strip.show(picture.checkpoints, picture.tagged, picture.checkpoints_problem, picture.no_checkpoints)
         aside = "" if strip.display or not picture.checkpoints else f"{strip.in_short()}   "
         self.query_one(EventList).show(picture.journal.events, aside)
 

@@ -184,6 +184,8 @@ class RunsScreen(Screen[None]):
         count = len(self._rows)
         shown = f"{grouped(self._fitting)} of {grouped(count)}" if self._filter.groups else grouped(count)
         parts: list[Part] = [("strong", f"{shown} {'run' if shown == '1' else 'runs'}")]
+        if beside := len(self._arranged) - self._fitting:
+            parts.append(("warning", f" · {grouped(beside)} more in sight because marked"))
         if self._progress is not None and not count:
             parts = [("strong", "runs")]
         if self._progress is not None and self._progress[1]:
@@ -224,6 +226,12 @@ class RunsScreen(Screen[None]):
         event.stop()
         self._parse(event.text)
         self._arrange()
+        now, table = time.time(), self.query_one(RunsTable)
+        if table.current is not None and not self._filter.fits(table.current, now):
+            # A marked one stays in sight; enter is meant for what was looked for.
+            first = next((i for i, row in enumerate(self._arranged) if self._filter.fits(row, now)), None)
+            if first is not None:
+                table.move_to(first)
 
     def _parse(self, text: str) -> None:
         bar = self.query_one(FilterBar)

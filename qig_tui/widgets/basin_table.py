@@ -5,28 +5,22 @@ Draws the rows that are in sight and nothing else: a foreign basin may have thou
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-from rich.segment import Segment
-from rich.style import Style
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
 
 from qig_tui.basin.basins import SPARKS, shares
 from qig_tui.picture import BasinView
-from qig_tui.series import Floats, Ints
+from qig_tui.series import Floats
 from qig_tui.text import ABSENT, grouped, pad, pad_left, percent, signed, thin_bar
-from qig_tui.widgets.lines import Lines, Part
+from qig_tui.widgets.lines import Part
+from qig_tui.widgets.rows import GAP, Table
 
-_GAP = 2
-_MARGIN = 2
-_WHEEL = 3
 _BAR = 8
-_HEAD = 2
-"""The title, and what the columns are."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +28,9 @@ class _Column:
     key: str
     label: str
     cells: int
-    size: Callable[["_Numbers"], Floats] | None
+    value: Callable[["_Numbers"], Floats] | None
     """What it is sorted by, largest first; None: it is not."""
+    right: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,19 +43,24 @@ class _Numbers:
     share: Floats
     sparks: Sequence[str]
 
+    @cached_property
+    def widest(self) -> float:
+        """The largest share; 1 where there is none."""
+        return float(self.share.max(initial=0.0)) or 1.0
+
 
 _COLUMNS = (
     _Column("index", "#", 3, lambda n: -np.arange(len(n.value), dtype=np.float64)),
     _Column("value", "value", 7, lambda n: n.value),
     _Column("reference", "Δ ref", 7, lambda n: np.abs(n.to_reference)),
     _Column("previous", "Δ prev", 7, lambda n: n.value * 0 if n.to_previous is None else np.abs(n.to_previous)),
-    _Column("share", "share", 5 + _BAR, lambda n: n.share),
-    _Column("path", "path", SPARKS, None),
+    _Column("share", "share", 5 + _BAR, lambda n: n.share, right=False),
+    _Column("path", "path", SPARKS, None, right=False),
 )
-SORTED = tuple(column.key for column in _COLUMNS if column.size is not None)
+SORTED = tuple(column.key for column in _COLUMNS if column.value is not None)
 
 
-class BasinTable(Lines, can_focus=True):
+class BasinTable(Table[int, _Column]):
     """One row for each entry. The cursor stays on its entry, whatever its row; home and end belong to time."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -73,6 +73,8 @@ class BasinTable(Lines, can_focus=True):
         Binding("o", "sort_next", "sort", tooltip="Sort the basin table by the next column"),
         Binding("O", "reverse", "reverse", tooltip="Turn the order of the basin table round"),
     ]
+    MARGIN = 2
+    REACH = GAP
     DEFAULT_CSS = """
     BasinTable { height: 1fr; background: $background; }
     BasinTable > .basin--cursor { background: $primary 22%; }
@@ -99,24 +101,24 @@ class BasinTable(Lines, can_focus=True):
         self._numbers: _Numbers | None = None
         self._title: Sequence[Part] = ()
         self._aside: Sequence[Part] = ()
-        self._order: Ints = np.zeros(0, dtype=np.int64)
-        self._key, self._reverse = SORTED[0], False
-        self._entry = 0
-        self._top = 0
+        self._sort_key, self._reverse = SORTED[0], False
+
+    def key(self, item: int) -> int:
+        return item
 
     @property
-    def row_count(self) -> int:
-        return len(self._order)
+    def head(self) -> int:
+        return 2
 
     @property
     def entry(self) -> int:
         """The entry under the cursor."""
-        return self._entry
+        return self.current or 0
 
     @property
     def entries(self) -> list[int]:
         """Which entry stands in each row."""
-        return [int(i) for i in self._order]
+        return list(self.items)
 
     def show(
         self,
@@ -138,160 +140,70 @@ class BasinTable(Lines, can_focus=True):
         self._numbers = _Numbers(
             basin.values, basin.to_reference, basin.to_previous, shares(basin.values, reference), sparks
         )
-        before, self._entry = self._entry, min(entry, len(basin.values) - 1)
-        self._arrange(keep_in_sight=before != self._entry or len(self._order) != len(basin.values))
+        entry = min(entry, len(basin.values) - 1)
+        self._arrange(entry, on_cursor=entry != self.entry or self.row_count != len(basin.values))
 
     def sort(self, key: str, *, reverse: bool) -> None:
         """Args: key: one of SORTED; reverse: smallest first, for the index the last first."""
-        self._key, self._reverse = key, reverse
-        self._arrange(keep_in_sight=True)
+        self._sort_key, self._reverse = key, reverse
+        self._arrange(self.entry, on_cursor=True)
 
-    def _arrange(self, *, keep_in_sight: bool) -> None:
+    def _arrange(self, entry: int, *, on_cursor: bool) -> None:
         if self._numbers is None:
             return
-        size = next(column.size for column in _COLUMNS if column.key == self._key)
-        assert size is not None
-        order = np.argsort(-size(self._numbers), kind="stable")
-        self._order = order[::-1] if self._reverse else order
-        if keep_in_sight:
-            self._keep_in_sight()
-        self._clamp()
-        self.redraw()
+        value = next(column.value for column in _COLUMNS if column.key == self._sort_key)
+        assert value is not None
+        order = np.argsort(-value(self._numbers), kind="stable")
+        self.take((order[::-1] if self._reverse else order).tolist(), entry)
+        self.settle(on_cursor=on_cursor)
 
     def go_to(self, entry: int) -> None:
         """Set the cursor on an entry."""
-        self._entry = min(max(entry, 0), max(len(self._order) - 1, 0))
-        self._keep_in_sight()
-        self.redraw()
+        self.put(self.row_of(min(max(entry, 0), max(self.row_count - 1, 0))) or 0)
+        self.settle()
+
+    def move_to(self, row: int) -> None:
+        self.post_message(self.Chosen(self.items[min(max(row, 0), self.row_count - 1)]))
+
+    def pressed(self, row: int, chain: int) -> None:
+        self.move_to(row)
 
     @property
-    def _row(self) -> int:
-        found = np.flatnonzero(self._order == self._entry)
-        return int(found[0]) if len(found) else 0
-
-    @property
-    def _body(self) -> int:
-        return max(self.size.height - _HEAD, 1)
-
-    def _clamp(self) -> None:
-        self._top = min(max(self._top, 0), max(len(self._order) - self._body, 0))
-
-    def _keep_in_sight(self) -> None:
-        row = self._row
-        self._top = min(max(self._top, row - self._body + 1), row)
-
-    @property
-    def _columns(self) -> list[_Column]:
+    def columns(self) -> list[tuple[_Column, int]]:
         """Those that fit; the line of the path goes first, then the difference to the one before."""
         shown = list(_COLUMNS)
         for key in ("path", "previous", "share", "reference"):
-            if _MARGIN + sum(column.cells + _GAP for column in shown) <= self.size.width:
+            if self.MARGIN + sum(column.cells + GAP for column in shown) <= self.size.width:
                 break
             shown = [column for column in shown if column.key != key]
-        return shown
+        return [(column, column.cells) for column in shown]
+
+    def label(self, column: _Column, cells: int, *, sorts: bool) -> str:
+        down = self._reverse == (column.key == SORTED[0])
+        return f"{column.label}{'▼' if down else '▲'}" if sorts else column.label
+
+    def sign(self, item: int) -> Part:
+        return "strong", " "
+
+    def cell(self, item: int, column: _Column, cells: int) -> Iterable[Part]:
+        return () if self._numbers is None else _cell(column, self._numbers, item)
 
     def lines(self, width: int, height: int) -> Iterable[Strip]:
         yield self.heading(width, self._title, self._aside)
-        numbers = self._numbers
-        if numbers is None:
-            return
-        columns = self._columns
-        yield self._header(columns, width)
-        body = max(height - _HEAD, 0)
-        widest = float(numbers.share.max(initial=0.0)) or 1.0
-        cursor = self.get_component_rich_style("basin--cursor")
-        highlight = Style(bgcolor=cursor.bgcolor, reverse=cursor.reverse)
-        thumb = self._thumb(body)
-        for y, entry in enumerate(self._order[self._top : self._top + body].tolist()):
-            is_mine = entry == self._entry
-            parts: list[Part] = [("strong", "▸ " if is_mine else "  ")]
-            for column in columns:
-                parts += [*_cell(column, numbers, entry, widest), ("text", " " * _GAP)]
-            strip = self.strip(*parts, width=max(width - 1, 0))
-            if is_mine:
-                strip = Strip([Segment(s.text, s.style + highlight if s.style else highlight) for s in strip])
-            yield Strip([*strip, *self._bar(y, thumb)])
+        if self._numbers is not None:
+            yield from super().lines(width, height)
 
-    def _header(self, columns: Sequence[_Column], width: int) -> Strip:
-        parts: list[Part] = [("dim", " " * _MARGIN)]
-        for column in columns:
-            sorts = column.key == self._key
-            down = self._reverse == (column.key == SORTED[0])
-            label = f"{column.label}{'▼' if down else '▲'}" if sorts else column.label
-            fit = pad if column.key in ("share", "path") else pad_left
-            parts += [("strong" if sorts else "dim", fit(label, column.cells)), ("dim", " " * _GAP)]
-        return self.strip(*parts, width=width)
-
-    def _thumb(self, body: int) -> tuple[int, int] | None:
-        count = len(self._order)
-        if count <= body or body < 2:
-            return None
-        length = max(body * body // count, 1)
-        start = (body - length) * self._top // (count - body)
-        return start, start + length
-
-    def _bar(self, y: int, thumb: tuple[int, int] | None) -> list[Segment]:
-        if thumb is None:
-            return [Segment(" ", self.tone("text"))]
-        inside = thumb[0] <= y < thumb[1]
-        return [Segment("┃" if inside else "│", self.tone("raw" if inside else "faint"))]
-
-    def action_cursor_move(self, rows: int) -> None:
-        if len(self._order):
-            row = min(max(self._row + rows, 0), len(self._order) - 1)
-            self.post_message(self.Chosen(int(self._order[row])))
-
-    def action_cursor_page(self, pages: int) -> None:
-        self.action_cursor_move(pages * max(self._body - 1, 1))
-
-    def action_cursor_end(self, last: int) -> None:
-        self.action_cursor_move(len(self._order) if last else -len(self._order))
+    def sort_by(self, key: str) -> None:
+        self.post_message(self.Sorted(key, key == self._sort_key and not self._reverse))
 
     def action_sort_next(self) -> None:
-        self.post_message(self.Sorted(SORTED[(SORTED.index(self._key) + 1) % len(SORTED)], False))
+        self.post_message(self.Sorted(SORTED[(SORTED.index(self._sort_key) + 1) % len(SORTED)], False))
 
     def action_reverse(self) -> None:
-        self.post_message(self.Sorted(self._key, not self._reverse))
-
-    def on_resize(self, event: events.Resize) -> None:
-        self._clamp()
-        self._keep_in_sight()
-        super().on_resize(event)
-
-    def on_click(self, event: events.Click) -> None:
-        event.stop()
-        if event.y == 1:
-            key = self._column_at(event.x)
-            if key is not None:
-                self.post_message(self.Sorted(key, key == self._key and not self._reverse))
-            return
-        row = self._top + event.y - _HEAD
-        if 0 <= row - self._top and row < len(self._order):
-            self.post_message(self.Chosen(int(self._order[row])))
-
-    def _column_at(self, x: int) -> str | None:
-        start = _MARGIN
-        for column in self._columns:
-            if start <= x < start + column.cells + _GAP:
-                return column.key if column.size is not None else None
-            start += column.cells + _GAP
-        return None
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        event.stop()
-        self._scroll(_WHEEL)
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        event.stop()
-        self._scroll(-_WHEEL)
-
-    def _scroll(self, rows: int) -> None:
-        self._top += rows
-        self._clamp()
-        self.redraw()
+        self.post_message(self.Sorted(self._sort_key, not self._reverse))
 
 
-def _cell(column: _Column, numbers: _Numbers, entry: int, widest: float) -> list[Part]:
+def _cell(column: _Column, numbers: _Numbers, entry: int) -> list[Part]:
     match column.key:
         case "index":
             return [("dim", pad_left(f"{entry:02d}" if entry < 1000 else grouped(entry), column.cells))]
@@ -305,7 +217,7 @@ def _cell(column: _Column, numbers: _Numbers, entry: int, widest: float) -> list
             return [_change(float(numbers.to_previous[entry]), column.cells)]
         case "share":
             share = float(numbers.share[entry])
-            filled, rest = thin_bar(share / widest, _BAR)
+            filled, rest = thin_bar(share / numbers.widest, _BAR)
             return [("text", f"{percent(share):>4} "), ("accent", filled), ("faint", rest)]
     spark = numbers.sparks[entry] if entry < len(numbers.sparks) else ""
     return [("raw", pad(spark, column.cells))]

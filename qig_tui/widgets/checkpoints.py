@@ -17,13 +17,18 @@ class CheckpointStrip(Lines):
         self._entries: Sequence[CheckpointEntry] = ()
         self._tagged: Mapping[str, CheckpointEntry] = {}
         self._problem: str | None = None
+        self._none = ""
 
     def show(
-        self, entries: Sequence[CheckpointEntry], tagged: Mapping[str, CheckpointEntry], problem: str | None
+        self,
+        entries: Sequence[CheckpointEntry],
+        tagged: Mapping[str, CheckpointEntry],
+        problem: str | None,
+        none: str = "none yet",
     ) -> None:
-        """Args: problem: why the entries cannot be listed."""
-        if entries is not self._entries or problem != self._problem:
-            self._entries, self._tagged, self._problem = entries, tagged, problem
+        """Args: problem: why the entries cannot be listed. none: what is said where there are none."""
+        if entries is not self._entries or (problem, none) != (self._problem, self._none):
+            self._entries, self._tagged, self._problem, self._none = entries, tagged, problem, none
             self.redraw()
 
     def in_short(self) -> str:
@@ -43,7 +48,7 @@ class CheckpointStrip(Lines):
         if self._problem is not None:
             yield self.strip(("critical", f"✖ {safe(self._problem, width)}"))
         elif not self._entries:
-            yield self.strip(("dim", "none yet"))
+            yield self.strip(("dim", self._none))
         room = height - 1
         shown = in_sight(self._entries, room if len(self._entries) <= room else room - 1)
         for entry in shown:

@@ -26,8 +26,8 @@ _ATTRIBUTES = frozenset({"strong", "em", "strike", "link"})
 """They leave the colour as it is."""
 
 
-class MarkdownPage(ScrollView, can_focus=True):
-    """Shows what `show` was given; the place is kept when the text or the width changes."""
+class MarkdownPage(ScrollView, can_focus=True, inherit_bindings=False):
+    """Shows what `show` was given; the place is kept when the text or the width changes. Home and end are time's."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "scroll_up", "up", tooltip="One line up", show=False),
@@ -36,8 +36,8 @@ class MarkdownPage(ScrollView, can_focus=True):
         Binding("right", "scroll_right", "right", tooltip="What is wider than the screen: to the right", show=False),
         Binding("pageup", "page_up", "page up", tooltip="One page up", show=False),
         Binding("pagedown", "page_down", "page down", tooltip="One page down", show=False),
-        Binding("home,g", "scroll_home", "top", tooltip="To the first line", show=False),
-        Binding("end,G", "scroll_end", "end", tooltip="To the last line", show=False),
+        Binding("g,ctrl+home", "scroll_home", "top", tooltip="To the first line", show=False),
+        Binding("G,ctrl+end", "scroll_end", "end", tooltip="To the last line", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"page--{tone}" for tone in _TONES}
     DEFAULT_CSS = """

@@ -4,17 +4,17 @@ What the rows are about a subclass says. The keys home and end are left to the s
 """
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
 
 from qig_tui.text import pad, pad_left
-from qig_tui.widgets.lines import Lines, Part
+from qig_tui.widgets.lines import Part
+from qig_tui.widgets.rows import CURSOR, Rows
 
 T = TypeVar("T")
 
@@ -57,16 +57,17 @@ def cell(column: Column, cells: int, text: str) -> str:
     return pad_left(text, cells) if column.is_number else pad(text, cells)
 
 
-class RowList(Lines, Generic[T], can_focus=True):
+class RowList(Rows[T]):
     """The place stays on its row while others come, but at the top, where it follows."""
 
     LEAST_WITH_HEADINGS: ClassVar[int] = 6
     """Lines that it must be high to have a line of headings."""
+    OVERLAP, WHEEL = 0, 2
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "move(-1)", "up", show=False, tooltip="To the row above"),
-        Binding("down", "move(1)", "down", show=False, tooltip="To the row below"),
-        Binding("pageup", "page(-1)", "a page up", show=False),
-        Binding("pagedown", "page(1)", "a page down", show=False),
+        Binding("up", "cursor_move(-1)", "up", show=False, tooltip="To the row above"),
+        Binding("down", "cursor_move(1)", "down", show=False, tooltip="To the row below"),
+        Binding("pageup", "cursor_page(-1)", "a page up", show=False),
+        Binding("pagedown", "cursor_page(1)", "a page down", show=False),
         Binding("enter", "choose", "look", show=False, tooltip="All that is known of this row"),
     ]
 
@@ -81,20 +82,9 @@ class RowList(Lines, Generic[T], can_focus=True):
         def control(self) -> "RowList[Any]":
             return self.rows
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.items: Sequence[T] = ()
-        self._at = 0
-        self._top = 0
-        """The first line in sight, of all lines of rows."""
-
     @abstractmethod
     def title(self, width: int) -> tuple[list[Part], list[Part]]:
         """What stands on the left and on the right of the heading."""
-
-    @abstractmethod
-    def key(self, item: T) -> Hashable:
-        """What a row is known by while others come and go."""
 
     @abstractmethod
     def row(self, item: T, width: int) -> list[Part]:
@@ -114,16 +104,17 @@ class RowList(Lines, Generic[T], can_focus=True):
 
     def show_items(self, items: Sequence[T]) -> None:
         """Show these rows, the place on the row where it was."""
-        key = self.key(self.items[self._at]) if self._at and self._at < len(self.items) else None
-        self.items = items
-        if key is not None:
-            self._at = next((i for i, item in enumerate(items) if self.key(item) == key), self._at)
-        self._draw()
+        self.take(items, *((self._key,) if self._at else ()))
+        self.settle()
 
     @property
     def chosen(self) -> T | None:
         """The row that the keys are at."""
-        return self.items[self._at] if self._at < len(self.items) else None
+        return self.current
+
+    @property
+    def head(self) -> int:
+        return 2 if self.size.height >= self.LEAST_WITH_HEADINGS and self.headings(self.size.width - 1) else 1
 
     def lines(self, width: int, height: int) -> Iterable[Strip]:
         left, right = self.title(width)
@@ -131,50 +122,34 @@ class RowList(Lines, Generic[T], can_focus=True):
         if not self.items:
             yield self.strip(("dim", self.empty()))
             return
-        headings = self.headings(width - 1) if self._has_headings else []
-        if headings:
-            yield self.strip(("text", " "), *headings)
-        room = self._room
-        for index, is_story in self._laid_out(width)[self._top : self._top + room]:
-            item = self.items[index]
-            marked = self.has_focus and index == self._at and not is_story
-            parts = self.story(item, width - 1) if is_story else self.row(item, width - 1)
-            yield self.strip(("cursor", "▸" if marked else " "), *parts)
+        if self.head > 1:
+            yield self.strip(("text", " "), *self.headings(width - 1))
+        rows = self.laid_out()
+        for line in range(self._top, min(self._top + self.body, len(rows))):
+            row = rows[line]
+            is_story = line > 0 and rows[line - 1] == row
+            marked = self.has_focus and row == self._at and not is_story
+            parts = (self.story if is_story else self.row)(self.items[row], width - 1)
+            yield self.strip(("cursor", CURSOR if marked else " "), *parts)
 
-    def _laid_out(self, width: int) -> list[tuple[int, bool]]:
-        """Which row and which part of it each line is; stories only where there is room for all of them, or by rows
-        from the top as far as there is."""
-        count = len(self.items)
-        spare = self._room - count
-        lines: list[tuple[int, bool]] = []
-        for index in range(count):
-            lines.append((index, False))
-            if spare > 0 and self.story(self.items[index], width - 1):
-                lines.append((index, True))
+    def laid_out(self) -> list[int]:
+        """Stories only where there is room for all of them, or by rows from the top as far as there is."""
+        spare = self.body - len(self.items)
+        lines: list[int] = []
+        for row, item in enumerate(self.items):
+            lines.append(row)
+            if spare > 0 and self.story(item, self.size.width - 1):
+                lines.append(row)
                 spare -= 1
         return lines
 
-    @property
-    def _has_headings(self) -> bool:
-        return self.size.height >= self.LEAST_WITH_HEADINGS
+    def settle(self, *, on_cursor: bool = True) -> None:
+        # One that is not in sight keeps its place.
+        if self.size.height:
+            super().settle(on_cursor=on_cursor)
 
-    @property
-    def _room(self) -> int:
-        has_headings = self._has_headings and bool(self.headings(self.size.width - 1))
-        return max(self.size.height - 1 - has_headings, 1)
-
-    def _draw(self) -> None:
-        if not self.size.height:
-            return
-        count, room = len(self.items), self._room
-        self._at = max(min(self._at, count - 1), 0)
-        lines = self._laid_out(self.size.width) if count else []
-        at = next((i for i, line in enumerate(lines) if line == (self._at, False)), 0)
-        self._top = min(max(self._top, at - room + 1), at, max(len(lines) - room, 0))
-        self.redraw()
-
-    def on_resize(self, event: events.Resize) -> None:
-        self._draw()
+    def scroll_rows(self, rows: int) -> None:
+        self.action_cursor_move(rows)
 
     def on_focus(self) -> None:
         self.redraw()
@@ -182,34 +157,12 @@ class RowList(Lines, Generic[T], can_focus=True):
     def on_blur(self) -> None:
         self.redraw()
 
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        event.stop()
-        self.action_move(2)
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        event.stop()
-        self.action_move(-2)
-
-    def on_click(self, event: events.Click) -> None:
+    def pressed(self, row: int, chain: int) -> None:
         """To the row; on the row where the keys are already, all of it."""
-        event.stop()
-        line = self._top + event.y - (self.size.height - self._room)
-        laid_out = self._laid_out(self.size.width) if self.items else []
-        if event.y < self.size.height - self._room or not 0 <= line < len(laid_out):
-            return
-        index = laid_out[line][0]
-        if index == self._at and event.chain > 1:
+        if row == self._at and chain > 1:
             self.action_choose()
-        self._at = index
-        self._draw()
-
-    def action_move(self, rows: int) -> None:
-        self._at += rows
-        self._draw()
-
-    def action_page(self, pages: int) -> None:
-        self.action_move(pages * self._room)
+        self.move_to(row)
 
     def action_choose(self) -> None:
-        if self.chosen is not None:
+        if self.current is not None:
             self.post_message(self.Chosen(self))

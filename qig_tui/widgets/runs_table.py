@@ -1,30 +1,22 @@
-"""The table of runs: draws the rows that are in sight and nothing else, whatever their number. Reads nothing."""
+"""The table of runs. Reads nothing."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len
-from rich.segment import Segment
-from rich.style import Style
-from textual import events
 from textual.binding import Binding, BindingType
-from textual.message import Message
 from textual.strip import Strip
 
 from qig_tui.runs.columns import GAP, Column, Order, fitting
 from qig_tui.sources.runs import RunRow
 from qig_tui.text import pad, pad_left
 from qig_tui.widgets.lines import Lines, Part
-
-MARK = "◆"
-_CURSOR = "▸"
-_MARGIN = 3
-"""Cursor, mark and a blank before the first column."""
-_WHEEL = 3
+from qig_tui.widgets.rows import MARK as MARK
+from qig_tui.widgets.rows import Table
 
 
-class RunsTable(Lines, can_focus=True):
-    """Keeps its place by the run's id: rows may come, go and change their order below the cursor."""
+class RunsTable(Table[RunRow, Column]):
+    """Keeps its place by the run's id, and on the same line of the screen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "cursor_move(-1)", "up", key_display="↑", tooltip="The run above"),
@@ -40,56 +32,27 @@ class RunsTable(Lines, can_focus=True):
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"runs--cursor"}
 
-    class Moved(Message):
-        """The cursor stands on another run."""
-
-    class Opened(Message):
-        """The run under the cursor was asked for by mouse."""
-
-    class SortAsked(Message):
-        """A header was clicked."""
-
-        def __init__(self, key: str) -> None:
-            super().__init__()
-            self.key = key
-
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._rows: Sequence[RunRow] = ()
-        self._at: dict[str, int] = {}
-        self._cursor: str | None = None
         self._wanted: str | None = None
         """The run that was gone to: the cursor comes back to it when a filter lets it be seen again."""
-        self._top = 0
-        self._marked: Collection[str] = ()
         self._order = Order()
         self._now = 0.0
-        self._instead = ""
-        self._shown: list[tuple[Column, int]] = []
 
-    @property
-    def row_count(self) -> int:
-        return len(self._rows)
-
-    @property
-    def top(self) -> int:
-        """Which row is the first in sight."""
-        return self._top
-
-    @property
-    def cursor_row(self) -> int | None:
-        return None if self._cursor is None else self._at.get(self._cursor)
-
-    @property
-    def current(self) -> RunRow | None:
-        """The run under the cursor."""
-        at = self.cursor_row
-        return None if at is None else self._rows[at]
+    def key(self, item: RunRow) -> str:
+        return item.id
 
     @property
     def columns(self) -> list[tuple[Column, int]]:
-        """Those that fit, with their cells."""
-        return fitting(max(self.size.width - _MARGIN - 1, 1))
+        return fitting(max(self.size.width - self.MARGIN - 1, 1))
+
+    def label(self, column: Column, cells: int, *, sorts: bool) -> str:
+        label = f"{column.label} {self._order.glyph}" if sorts else column.label
+        return label if cell_len(label) <= cells else ""
+
+    def cell(self, item: RunRow, column: Column, cells: int) -> Iterable[Part]:
+        tone, text = column.cell(item, self._now, cells)
+        yield tone, (pad_left if column.right else pad)(text, cells)
 
     def show(
         self,
@@ -108,161 +71,26 @@ class RunsTable(Lines, can_focus=True):
             instead: the sentence that stands where there is no row.
             settled: False while rows are read for the first time: until somebody moves it, the cursor stays at the top.
         """
-        before, at_before, top_before = self._cursor, self.cursor_row, self._top
-        height = self._body
-        anchor = before
-        if at_before is None or not top_before <= at_before < top_before + height:
-            anchor = self._rows[top_before].id if top_before < len(self._rows) else None
-        anchored_at = self._at.get(anchor) if anchor is not None else None
-        if rows is not self._rows:
-            self._rows, self._at = rows, {row.id: i for i, row in enumerate(rows)}
+        before, at, top = self._key, self.cursor_row, self._top
+        is_seen = at is not None and top <= at < top + self.body
+        line = at if at is not None and is_seen else top
+        anchor = self.key(self.items[line]) if line < len(self.items) else None
         self._now, self._marked, self._order, self._instead = now, marked, order, instead
-        if rows:
-            if self._wanted is None:
-                self._cursor = rows[0].id
-                if settled:
-                    self._wanted = self._cursor
-            elif self._wanted in self._at:
-                self._cursor = self._wanted
-            elif self._cursor not in self._at:
-                self._cursor = rows[min(at_before or 0, len(rows) - 1)].id
-        anchor_now = self._at.get(anchor) if anchor is not None else None
-        if top_before and anchor_now is not None and anchored_at is not None:
-            self._top = anchor_now - (anchored_at - top_before)
-        self._clamp()
-        if anchor == before or self._cursor != before:
-            self._keep_in_sight()
-        self.redraw()
-        if self._cursor != before:
+        self._sort_key = order.key
+        if rows is not self.items:
+            self.take(rows, *(() if self._wanted is None else (self._wanted, before)))
+        if settled and self._wanted is None and self.current is not None:
+            self._wanted = self.current.id
+        anchored = self.row_of(anchor) if top else None
+        if anchored is not None:
+            self._top = anchored - (line - top)
+        self.settle(on_cursor=anchor == before or self._key != before)
+        if self._key != before:
             self.post_message(self.Moved())
 
-    def lines(self, width: int, height: int) -> Iterable[Strip]:
-        self._shown = self.columns
-        yield self._header(width)
-        if not self._rows:
-            yield self.strip(("text", ""), width=width)
-            yield self.strip(("dim", pad(f"  {self._instead}", width)), width=width)
-            return
-        body = max(height - 1, 0)
-        thumb = self._thumb(body)
-        cursor = self.get_component_rich_style("runs--cursor")
-        highlight = Style(bgcolor=cursor.bgcolor, reverse=cursor.reverse)
-        for y, row in enumerate(self._rows[self._top : self._top + body]):
-            strip = self._row(row, width)
-            if row.id == self._cursor:
-                strip = Strip([Segment(s.text, s.style + highlight if s.style else highlight) for s in strip])
-            yield Strip([*strip, *self._bar(y, thumb, body)])
-
-    def _header(self, width: int) -> Strip:
-        parts: list[Part] = [("dim", " " * _MARGIN)]
-        for i, (column, cells) in enumerate(self._shown):
-            sorts = column.key == self._order.key
-            label = f"{column.label} {self._order.glyph}" if sorts else column.label
-            label = label if cell_len(label) <= cells else ""
-            fit = pad_left if column.right else pad
-            parts += [
-                ("strong" if sorts else "dim", fit(label, cells)),
-                ("dim", " " * (GAP if i + 1 < len(self._shown) else 0)),
-            ]
-        return self.strip(*parts, width=width)
-
-    def _row(self, row: RunRow, width: int) -> Strip:
-        parts: list[Part] = [
-            ("strong", _CURSOR if row.id == self._cursor else " "),
-            ("cursor", f"{MARK if row.id in self._marked else ' '} "),
-        ]
-        for column, cells in self._shown:
-            tone, text = column.cell(row, self._now, cells)
-            parts += [(tone, (pad_left if column.right else pad)(text, cells)), ("text", " " * GAP)]
-        return self.strip(*parts, width=max(width - 1, 0))
-
-    def _thumb(self, body: int) -> tuple[int, int] | None:
-        """From which line to which the bar at the right is thick; None where all rows are in sight."""
-        count = len(self._rows)
-        if count <= body or body < 2:
-            return None
-        length = max(body * body // count, 1)
-        start = (body - length) * self._top // (count - body)
-        return start, start + length
-
-    def _bar(self, y: int, thumb: tuple[int, int] | None, body: int) -> list[Segment]:
-        if thumb is None:
-            return [Segment(" ", self.tone("text"))]
-        inside = thumb[0] <= y < thumb[1]
-        return [Segment("┃" if inside else "│", self.tone("raw" if inside else "faint"))]
-
-    @property
-    def _body(self) -> int:
-        """How many rows are in sight."""
-        return max(self.size.height - 1, 1)
-
-    def _clamp(self) -> None:
-        self._top = min(max(self._top, 0), max(len(self._rows) - self._body, 0))
-
-    def _keep_in_sight(self) -> None:
-        at = self.cursor_row
-        if at is not None:
-            self._top = min(max(self._top, at - self._body + 1), at)
-
-    def go_to(self, row: int) -> None:
-        """Set the cursor on a row; beyond an end is the end."""
-        if not self._rows:
-            return
-        found = self._rows[min(max(row, 0), len(self._rows) - 1)].id
-        moved = found != self._cursor
-        self._cursor = self._wanted = found
-        self._keep_in_sight()
-        self.redraw()
-        if moved:
-            self.post_message(self.Moved())
-
-    def action_cursor_move(self, rows: int) -> None:
-        self.go_to((self.cursor_row or 0) + rows)
-
-    def action_cursor_page(self, pages: int) -> None:
-        self.go_to((self.cursor_row or 0) + pages * max(self._body - 1, 1))
-
-    def action_cursor_end(self, last: int) -> None:
-        self.go_to(len(self._rows) - 1 if last else 0)
-
-    def on_resize(self, event: events.Resize) -> None:
-        self._clamp()
-        self._keep_in_sight()
-        super().on_resize(event)
-
-    def on_click(self, event: events.Click) -> None:
-        event.stop()
-        if event.y == 0:
-            key = self._column_at(event.x)
-            if key is not None:
-                self.post_message(self.SortAsked(key))
-            return
-        row = self._top + event.y - 1
-        if row < len(self._rows):
-            self.go_to(row)
-            if event.chain == 2:
-                self.post_message(self.Opened())
-
-    def _column_at(self, x: int) -> str | None:
-        start = _MARGIN
-        for column, cells in self._shown:
-            if start <= x < start + cells:
-                return column.key if column.value is not None else None
-            start += cells + GAP
-        return None
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        event.stop()
-        self._scroll(_WHEEL)
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        event.stop()
-        self._scroll(-_WHEEL)
-
-    def _scroll(self, rows: int) -> None:
-        self._top += rows
-        self._clamp()
-        self.redraw()
+    def move_to(self, row: int) -> None:
+        super().move_to(row)
+        self._wanted = None if self.current is None else self.current.id
 
 
 class BarLine(Lines):

@@ -101,7 +101,9 @@ def _groups(
     if progress.step is not None:
         total = "" if progress.total is None else f" / {grouped(progress.total)}"
         past: list[Part] = [] if now is None else [("cursor", "◀ PAST ")]
-        groups.append((_STEP, [*past, ("dim", "step "), ("text", grouped(progress.step)), ("dim", total)]))
+        groups.append(
+            (_STEP if now is None else 1, [*past, ("dim", "step "), ("text", grouped(progress.step)), ("dim", total)])
+        )
     if progress.fraction is not None:
         filled, rest = thin_bar(progress.fraction, _BAR)
         groups.append((7, [("accent", filled), ("faint", rest)]))

@@ -261,6 +261,26 @@ def test_after_a_stop_the_demo_says_what_was_saved_and_how_to_go_on(
     assert f"qig-core train --resume {writer.run.path}\n" in told
 
 
+def test_what_a_limit_stopped_is_not_sent_back_to_a_state_that_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
+        publish(
+            writer.run,
+            session=writer.session,
+            step=3,
+            reason="emergency",
+            files={"a": b"x"},
+            conditions={"divergence": "critical"},
+        )
+        writer.close(75, "divergence")
+    demo.tell_what_became(writer.run)
+    told = capsys.readouterr().err
+    assert "there is none to go back to" in told
+    assert f"qig-core checkpoints list {writer.run.path}\n" in told
+    assert "--resume" not in told
+
+
 def test_a_run_that_has_stopped_but_not_ended_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with RunWriter.create(tmp_path, Manifest(id="r1")) as writer:
         writer.event("emergency", step=3, exit_code=76)

@@ -4,11 +4,13 @@ from textual.widgets import Input
 
 from qig_core.rundir.schema import Sample
 from qig_tui.memory import Memory
+from qig_tui.metrics_filter import metrics_filter
 from qig_tui.screens.metrics import MetricsScreen
 from qig_tui.screens.run import RunScreen
 from qig_tui.widgets.basin import BasinPanel
 from qig_tui.widgets.chart import LineChart
-from qig_tui.widgets.chart_deck import LAYOUTS, ChartDeck, arrangement
+from qig_tui.widgets.chart_deck import ChartDeck
+from qig_tui.widgets.deck import LAYOUTS, arrangement
 from tests.tui.runs import log_steps, open_run, set_condition
 from tests.tui.screens import opened, screen_text, text_of, until, until_shown
 
@@ -69,6 +71,22 @@ async def test_any_metric_can_lead(writer):
         await until(pilot, lambda: names_of(app)[0] == "kappa")
         app.screen.show_metric("loss")
         assert names_of(app)[0] == "loss"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("grad*", ["grad_norm"]),
+        ("*_norm", ["grad_norm"]),
+        ("gra", ["phi", "grad_norm"]),
+        ("p?i", ["phi"]),
+        ("l.*s", ["loss"]),
+    ],
+)
+def test_a_star_means_any_letters_of_one_word(text, names):
+    known = {"phi": "phi Φ integration", "grad_norm": "grad_norm gradient norm", "loss": "loss loss"}
+    fits = metrics_filter(text)
+    assert [name for name, described in known.items() if fits(described)] == names
 
 
 async def test_a_filter_shows_only_the_metrics_that_are_meant(writer):

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from qig_core.rundir.layout import RunDir
 from qig_core.rundir.schema import Parent
 from qig_tui.compare.comparing import Comparison
 from qig_tui.screens.compare import CompareScreen
 from qig_tui.screens.difference import DifferenceScreen
 from qig_tui.screens.run import RunScreen
 from qig_tui.screens.runs import RunsScreen
+from qig_tui.screens.safety import SafetyScreen
 from qig_tui.widgets.compare_deck import CompareDeck
 from qig_tui.widgets.compare_panel import ComparePanel
 from qig_tui.widgets.overlay import OverlayChart
@@ -185,6 +187,16 @@ async def test_a_live_run_moves_and_the_zoom_stays(tmp_path):
             assert deck.view == view
             # On a busy machine a step may take long.
             assert "●" in panel(app) or "◐" in panel(app)
+
+
+async def test_another_screen_of_the_run_it_was_opened_from_is_a_key_away(pair):
+    async with opened(RunDir(pair / "r1")) as (app, pilot):
+        await pilot.press("5")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+        await pilot.press("3")
+        await until(pilot, lambda: isinstance(app.screen, SafetyScreen))
+        await pilot.press("1")
+        await until(pilot, lambda: isinstance(app.screen, RunScreen))
 
 
 async def test_a_run_that_cannot_be_read_is_listed_with_its_reason(pair):

@@ -246,6 +246,15 @@ NO_STEP = {"id": "no_step", "metric": "step_age", "limit": 60.0, "unit": "s", "v
             NO_STEP | {"comparison": "<=", "state": "ok", "value": 0.5, "doing": "step", "cause": []},
             "no_step ok: step_age 0.500 (≤ 60 s)",
         ),
+        (
+            "condition",
+            DRIFT | {"state": "ok", "value": 0.65, "dwell": 50, "cause": []},
+            "drift ok: drift_rolling 0.650 (≤ 0.6 rad, not yet 50 in a row)",
+        ),
+        ("unmeasured", {"reasons": {"kappa": "distances equal"}}, "kappa: distances equal"),
+        ("unmeasured", {"reasons": {}}, "all measured"),
+        ("tagged", {"name": "step-1", "tags": ["emergency", "pinned"]}, "step-1: emergency, pinned"),
+        ("tagged", {"name": "step-1", "tags": []}, "step-1: no tags"),
     ],
 )
 def test_an_event_in_words(kind, data, words):

@@ -1,5 +1,7 @@
 """The real program in a real pseudo-terminal, read as a terminal shows it: what no pilot can see."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -55,10 +57,24 @@ def test_another_size_is_filled_to_its_last_line_and_all_that_was_taken_is_given
             )
         assert terminal.leave() == 0
         terminal.drained()
-        sent = b"".join(data for _, data in terminal.pieces)
-    # The other screen, the mouse, brackets around what is pasted; the cursor is hidden by "l".
-    for mode, on, off in ((b"?1049", b"h", b"l"), (b"?1000", b"h", b"l"), (b"?2004", b"h", b"l"), (b"?25", b"l", b"h")):
-        assert 0 <= sent.rfind(b"\x1b[" + mode + on) < sent.rfind(b"\x1b[" + mode + off)
+        assert taken_and_given_back(b"".join(data for _, data in terminal.pieces))
+
+
+def taken_and_given_back(sent: bytes) -> bool:
+    """The other screen, the mouse, brackets around what is pasted; the cursor, which is hidden by "l"."""
+    modes = ((b"?1049", b"h", b"l"), (b"?1000", b"h", b"l"), (b"?2004", b"h", b"l"), (b"?25", b"l", b"h"))
+    return all(0 <= sent.rfind(b"\x1b[" + mode + on) < sent.rfind(b"\x1b[" + mode + off) for mode, on, off in modes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_whoever_ends_it_from_elsewhere_gives_the_terminal_back(
+    ended: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    with running(ended, tmp_path, (80, 24)) as terminal:
+        os.kill(terminal.pid, number)
+        assert terminal.ended(20) == 128 + number
+        terminal.drained()
+        assert taken_and_given_back(b"".join(data for _, data in terminal.pieces))
 
 
 def test_a_dashboard_whose_terminal_is_gone_ends(ended: Path, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import shutil
+
 import msgspec
 import numpy as np
 import pytest
@@ -250,6 +252,24 @@ async def test_the_keys_of_time_show_every_panel_as_it_was_and_end_comes_back(tm
             assert app.screen.run_watch.past is None
 
 
+@pytest.mark.parametrize("number", "12346")
+async def test_time_has_its_keys_on_every_screen(tmp_path, number):
+    with open_run(tmp_path) as writer:
+        log_steps(writer, 0, 30)
+        add_checkpoint(writer, 20)
+        async with opened(writer.run) as (app, pilot):
+            if number != "1":
+                below = app.screen
+                await pilot.press(number)
+                await until(pilot, lambda: app.screen is not below and app.screen.is_drawn)
+            await pilot.press("home")
+            await until(pilot, lambda: shows(app, 0))
+            await pilot.press("right_square_bracket")
+            await until(pilot, lambda: shows(app, 1))
+            await pilot.press("end")
+            await until(pilot, lambda: app.screen.run_watch.past is None)
+
+
 async def test_a_frame_of_the_past_depends_on_nothing_that_came_later_nor_on_what_was_looked_at_before(tmp_path):
     with open_run(tmp_path) as writer:
         set_condition(writer, "ok")
@@ -313,6 +333,22 @@ async def test_a_click_on_the_line_of_time_goes_there(tmp_path):
             await pilot.click(Scrubber, offset=(line.index("━") + 1, 0))
             await until(pilot, lambda: shows(app, 1) or shows(app, 2))
             assert isinstance(app.screen, RunScreen)
+
+
+async def test_that_checkpoints_of_then_are_deleted_is_not_taken_for_that_there_were_none(tmp_path):
+    with open_run(tmp_path) as writer:
+        log_steps(writer, 0, 50)
+        name = add_checkpoint(writer, 49)
+        log_steps(writer, 50, 90)
+        shutil.rmtree(writer.run.checkpoint(name))
+        writer.event("pruned", step=89, names=[name])
+        async with opened(writer.run, setup=Setup(at=70)) as (app, pilot):
+            assert "none is there any more" in text_of(app.screen.query_one(CheckpointStrip))
+            app.screen.run_watch.go(20)
+            await until(pilot, lambda: shows(app, 20))
+            assert "none yet" in text_of(app.screen.query_one(CheckpointStrip))
+            await pilot.press("4")
+            await until(pilot, lambda: "there was none yet" in screen_text(app))
 
 
 async def test_a_step_that_is_not_there_is_said(tmp_path):
