@@ -1,0 +1,1 @@
+"""The list of runs: its columns and its filter. No Textual."""
