@@ -343,12 +343,10 @@ async def child(argv: Sequence[str]) -> AsyncGenerator[dict[str, Any], None]:
         if not answered:
             yield {"error": safe(said[-1], 300) if said else f"ended with exit code {code} and no result"}
     finally:
-        if process.returncode is None:
-            process.kill()
-        # asyncio lets go of a process once its pipes are read to their ends.
-        await asyncio.wait([errors])
-        for pipe in (process.stdout, process.stderr):
-            await pipe.read()
+        errors.cancel()
+        # Kills it where it still runs. By itself asyncio lets go of a process only after its loop has turned again, and
+        # closing the dashboard over a running child ends the loop.
+        process._transport.close()  # type: ignore[attr-defined]  # there is no public way
         await process.wait()
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from qig_core.checkpoints.branches import Branches
 from qig_core.checkpoints.manifest_file import NewerFormat, is_payload_name, read_sealed
-from qig_core.checkpoints.ranking import DEFAULT_SCORE, best, last_good, latest
+from qig_core.checkpoints.ranking import DEFAULT_SCORE, best, last_good, latest, score_of
 from qig_core.errors import CheckpointError, RunFormatError, UsageError
 from qig_core.rundir.atomic import encode_document
 from qig_core.rundir.layout import CHECKPOINT_MANIFEST, RunDir
@@ -255,9 +255,11 @@ def resolve(run: RunDir, text: str, *, score: str | None = None, lower_is_better
         )
         if chosen is not None:
             return complete[chosen.name]
+        is_scored = any(score_of(manifest, score) is not None for manifest in manifests)
+        unsound = f"no complete checkpoint with a finite {score!r} is finite and without a critical condition"
         why = {
             "latest": "no complete checkpoint",
-            "best": f"no complete checkpoint with a finite {score!r} is finite and without a critical condition",
+            "best": unsound if is_scored else f"no complete checkpoint has a finite {score!r}",
             "last-good": "no complete checkpoint is finite and without a critical condition",
         }[text]
         raise CheckpointError(f"{why} in {str(run.checkpoints)!r}{_listing(found)}")

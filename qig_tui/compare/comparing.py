@@ -131,7 +131,7 @@ class ComparedRun:
         seq, step, t = [], [], []
         for record in found.samples:
             # The same ones as the history takes.
-            if isinstance(record, Unreadable) or record.seq <= self._seq:
+            if isinstance(record, Unreadable) or not self._seq < record.seq < BEYOND:
                 continue
             if -BEYOND < record.step < BEYOND:
                 self._seq = record.seq

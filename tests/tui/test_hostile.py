@@ -94,6 +94,7 @@ async def look_around(app, pilot, screen, name, sizes):
             own = SCREENS[number]
             await pressed(app, pilot, [number, *own, *TIME])
             await pressed(app, pilot, ["escape" if number == "5" else "1"])
+            await until(pilot, lambda: app.screen is screen or is_broken(app))
             assert app.screen is screen, number
         await pressed(app, pilot, ["end"])
         for keys in ASIDE if name.startswith(ASKED) and not index else ():
