@@ -5,6 +5,12 @@ import signal
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
 # Nobody is to be alerted by a test: the settings of whoever runs them are not theirs.
 os.environ.pop("QIG_SETTINGS", None)
 # Nor is what they chose in their dashboard.
