@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qig_core.rundir.schema import Event
-from qig_tui.series import Floats, Ints, last_at
+from qig_tui.series import Floats, Ints
 
 SPEEDS = (1, 3, 10, 30, 100, 300, 1000)
 """How many seconds of the run a second of a replay shows."""
@@ -90,9 +90,3 @@ class Pace:
     @property
     def last(self) -> int | None:
         return int(self._step[-1]) if len(self._step) else None
-
-
-def at_or_before(step: Ints, wanted: int) -> int | None:
-    """The newest of ascending steps that is not beyond a wanted one."""
-    found = last_at(step, wanted)
-    return None if found is None else int(step[found])

@@ -62,7 +62,7 @@ def best(
     manifests: Iterable[CheckpointManifest], score: str = DEFAULT_SCORE, lower_is_better: bool = True
 ) -> CheckpointManifest | None:
     """The first by `rank_key` of those with a score, every metric finite, no condition critical; None without one."""
-    scored = [m for m in manifests if score_of(m, score) is not None and _is_sound(m)]
+    scored = [m for m in manifests if score_of(m, score) is not None and is_sound(m)]
     return min(scored, key=lambda manifest: rank_key(manifest, score, lower_is_better), default=None)
 
 
@@ -71,8 +71,9 @@ def last_good(manifests: Iterable[CheckpointManifest]) -> CheckpointManifest | N
 
     An emergency checkpoint after a value that was not finite is thereby never last-good.
     """
-    return latest(m for m in manifests if _is_sound(m))
+    return latest(m for m in manifests if is_sound(m))
 
 
-def _is_sound(manifest: CheckpointManifest) -> bool:
+def is_sound(manifest: CheckpointManifest) -> bool:
+    """Every metric finite, and no condition critical when it was saved."""
     return is_finite(manifest) and "critical" not in manifest.conditions.values()

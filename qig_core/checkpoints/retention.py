@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qig_core.checkpoints.ranking import DEFAULT_SCORE, published_key, rank_key, score_of
+from qig_core.checkpoints.ranking import DEFAULT_SCORE, is_sound, published_key, rank_key, score_of
 from qig_core.errors import ConfigError
 from qig_core.rundir.schema import PINNED, CheckpointManifest
 
@@ -128,7 +128,8 @@ def plan(
     for place, each in enumerate(newest, 1):
         why[each.name].append("newest" if place == 1 else f"{place} of the newest {keep.newest}")
     for place, each in enumerate(best, 1):
-        why[each.name].append("best" if place == 1 else f"{place} of the best {keep.best}")
+        # What is not sound is never called the best, and is kept where there is nothing better.
+        why[each.name].append("best" if place == 1 and is_sound(each) else f"{place} of the best {keep.best}")
     for one in shelf:
         reasons, manifest = why[one.name], one.manifest
         if not one.whole or manifest is None:

@@ -2,39 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from qig_tui import columns
 from qig_tui.checkpoints.rows import STATUSES, Row
+from qig_tui.columns import NEWEST, Cell, Value
 from qig_tui.text import ABSENT, age, axis_label, clock, duration, grouped, number, safe, size
 
-NEWEST = ""
-"""The order where no column was chosen: the newest published first."""
-GAP = 2
 _DAY_S = 86_400.0
-Cell = tuple[str, str]
-"""A tone and a text of at most the column's width."""
-Value = float | str
 
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column; those that come first in COLUMNS stand furthest to the left."""
-
-    key: str
-    label: str
-    cells: int
-    rank: int
-    """The lower, the longer it stays as the terminal narrows."""
-    cell: Callable[[Row, float, int], Cell]
-    """Of a checkpoint, at a time, in so many cells."""
-    value: Callable[[Row], Value | None]
-    """What is sorted by."""
-    falling: bool = False
-    """Whether the greatest comes first."""
-    right: bool = False
-    grows: int = 0
-    """How many cells more it takes where there is room."""
+Column = columns.Column[Row]
 
 
 def written(t: float, now: float) -> str:
@@ -252,10 +230,10 @@ class Order:
             rows: newest-published first, as equals stay.
         """
         shelf = list(rows)
-        if self.key == NEWEST:
+        value_of = None if self.key == NEWEST else _BY_KEY[self.key].value
+        if value_of is None:
             return shelf[::-1] if self.turned else shelf
-        column = _BY_KEY[self.key]
-        known = [(value, row) for row in shelf if (value := column.value(row)) is not None and value == value]
+        known = [(value, row) for row in shelf if (value := value_of(row)) is not None and value == value]
         known.sort(key=_first, reverse=self.falling)
         there = {row.name for _, row in known}
         return [row for _, row in known] + [row for row in shelf if row.name not in there]
@@ -267,14 +245,7 @@ def _first(pair: tuple[Value, Row]) -> Value:
 
 def fitting(width: int) -> list[tuple[Column, int]]:
     """The columns that fit a width, as they stand, each with its cells; never none."""
-    chosen: set[str] = set()
-    room = width
-    for column in sorted(COLUMNS, key=lambda c: c.rank):
-        needed = column.cells + (GAP if chosen else 0)
-        if needed > room:
-            break
-        chosen.add(column.key)
-        room -= needed
+    chosen, room = columns.kept(COLUMNS, width)
     if not chosen:
         return [(_BY_KEY["step"], max(width, 0))]
     cells = {key: _BY_KEY[key].cells for key in chosen}

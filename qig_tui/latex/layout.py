@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from rich.cells import cell_len, chop_cells
 
 from qig_core.rundir.printable import printable
-from qig_tui.latex import boxes as boxes
+from qig_tui.latex import boxes
 from qig_tui.latex.boxes import EMPTY, Box, aligned, beside, stacked, text
 from qig_tui.latex.line import line_of
 from qig_tui.latex.nodes import (

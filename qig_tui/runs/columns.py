@@ -5,15 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from qig_core.rundir.liveness import Word
+from qig_tui import columns
+from qig_tui.columns import GAP, NEWEST, Cell, Value
 from qig_tui.journal import GLYPHS, STATES
 from qig_tui.picture import WATCHED
 from qig_tui.runs.filter import NO_RUN, NO_VERDICT, RUN_STATES, VERDICTS
 from qig_tui.sources.runs import RunRow
 from qig_tui.text import ABSENT, axis_label, clip, duration, grouped, number, percent, safe, sparkline
 
-NEWEST = ""
-"""The order of the runs where no column was chosen: by when they began, the last one first."""
-GAP = 2
 _TONES = {
     Word.LIVE: "ok",
     Word.SLOW: "warning",
@@ -27,29 +26,7 @@ _TONES = {
 _ORDER = {state: i for i, state in enumerate(RUN_STATES)}
 _ALERTS = {"ok": "ok", "warning": "warning", "critical": "critical"}
 
-Cell = tuple[str, str]
-"""A tone and a text of at most the column's width."""
-Value = float | str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column; those that come first in COLUMNS stand furthest to the left."""
-
-    key: str
-    label: str
-    cells: int
-    rank: int
-    """The lower, the longer it stays as the terminal narrows."""
-    cell: Callable[[RunRow, float, int], Cell]
-    """Of a run, at a time, in so many cells."""
-    value: Callable[[RunRow], Value | None] | None = None
-    """What is sorted by; None: it cannot be."""
-    falling: bool = False
-    """Whether the greatest comes first."""
-    right: bool = False
-    grows: int = 0
-    """How many cells more it takes where there is room."""
+Column = columns.Column[RunRow]
 
 
 def _name(row: RunRow, now: float, cells: int) -> Cell:
@@ -224,14 +201,7 @@ def sortable(shown: Sequence[tuple[Column, int]]) -> list[str]:
 
 def fitting(width: int) -> list[tuple[Column, int]]:
     """The columns that fit a width, as they stand, each with its cells; never none."""
-    chosen: set[str] = set()
-    room = width
-    for column in sorted(COLUMNS, key=lambda c: c.rank):
-        needed = column.cells + (GAP if chosen else 0)
-        if needed > room:
-            break
-        chosen.add(column.key)
-        room -= needed
+    chosen, room = columns.kept(COLUMNS, width)
     if len(chosen) < 2:
         name, state = _BY_KEY["name"], _BY_KEY["state"]
         for needed in (state.cells, 1):

@@ -13,10 +13,11 @@ from textual.screen import Screen
 
 from qig_core.errors import RunFormatError
 from qig_core.rundir.layout import RunDir
+from qig_tui.columns import NEWEST
 from qig_tui.compare.places import Places
 from qig_tui.memory import Memory
 from qig_tui.picture import WATCHED
-from qig_tui.runs.columns import NEWEST, Order, sortable
+from qig_tui.runs.columns import Order, sortable
 from qig_tui.runs.filter import Filter, FilterError, parse
 from qig_tui.setup import DEFAULT, Setup
 from qig_tui.sources.runs import RunRow, RunShelf

@@ -7,7 +7,8 @@ from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
-from qig_tui.runs.columns import GAP, Column, Order, fitting
+from qig_tui.columns import GAP
+from qig_tui.runs.columns import Column, Order, fitting
 from qig_tui.sources.runs import RunRow
 from qig_tui.text import pad, pad_left
 from qig_tui.widgets.lines import Lines, Part

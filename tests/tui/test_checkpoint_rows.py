@@ -8,12 +8,13 @@ import pytest
 from rich.cells import cell_len
 
 from qig_core.rundir.schema import CheckpointManifest, Event, FileEntry, Manifest, SessionRecord
-from qig_tui.checkpoints.columns import COLUMNS, GAP, Order, fitting, next_key, written
+from qig_tui.checkpoints.columns import COLUMNS, Order, fitting, next_key, written
 from qig_tui.checkpoints.desk import Desk, checked_of
 from qig_tui.checkpoints.diff import by_change, diff_text
 from qig_tui.checkpoints.facts import sections
 from qig_tui.checkpoints.plan import plan_of, plan_text
 from qig_tui.checkpoints.rows import Checked, dry_run, rows_of, rule_of, rule_words
+from qig_tui.columns import GAP
 from qig_tui.picture import RunPicture
 from qig_tui.sources.checkpoints import CheckpointEntry
 
