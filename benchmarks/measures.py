@@ -41,8 +41,10 @@ from qig_core.training.config import PRESETS, build  # noqa: E402
 from qig_core.training.corpus import default_corpus  # noqa: E402
 from qig_core.training.kernel import distance_from_bc  # noqa: E402
 from qig_core.training.kernel_jacobian import pass_jacobians  # noqa: E402
+from qig_core.training.program import Solo  # noqa: E402
 from qig_core.training.requests import Place, new  # noqa: E402
 from qig_core.training.runs import begin  # noqa: E402
+from qig_core.training.trainer import Trainer  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "measures.json"
@@ -115,7 +117,7 @@ def phi_rows() -> Iterator[Row]:
 
 def jacobian_rows() -> Iterator[Row]:
     """Against d forward-mode products in one batch, of the same block at the same positions."""
-    trainer = loop.Trainer(build({}), default_corpus())
+    trainer = Trainer(build({}), default_corpus())
     kernel, probe = trainer.kernel, trainer.probe
     positions = probe._positions
     with torch.no_grad():
@@ -255,7 +257,8 @@ def demo_rows(steps: int = 300) -> Iterator[Row]:
         spent: list[float] = []
         with tempfile.TemporaryDirectory() as folder:
             started = begin(new({**PRESETS[preset], "steps": steps}, [], Place(runs=Path(folder))))
-            trainer = started.trainer
+            assert isinstance(started.program, Solo)
+            trainer = started.program.trainer
             trainer.probe.measure(trainer.kernel)  # torch compiles its forward-mode rules the first time
             measure = trainer.measure
 

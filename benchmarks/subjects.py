@@ -25,8 +25,10 @@ from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.training import requests
 from qig_core.training.config import PRESETS, merge
 from qig_core.training.corpus import batch, default_corpus, heldout_batches, probe_batch
-from qig_core.training.loop import Trainer, train
+from qig_core.training.loop import train
+from qig_core.training.program import Solo
 from qig_core.training.runs import begin
+from qig_core.training.trainer import Trainer
 
 
 def byte_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -78,7 +80,8 @@ def train_kernel(job: Job) -> None:
         started = begin(requests.fork(RunDir(job.parent), str(job.parent_step), over, [], place))
     else:
         started = begin(requests.new(merge(PRESETS["tiny"], over), [], place))
-    trainer = started.trainer
+    assert isinstance(started.program, Solo)
+    trainer = started.program.trainer
     if job.fault:
         _put_into(trainer, FAULTS[job.fault](job, KernelTarget(trainer), started.writer))
     train(started)

@@ -24,8 +24,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from qig_core.training.config import PRESETS, build  # noqa: E402
 from qig_core.training.corpus import Corpus, default_corpus  # noqa: E402
-from qig_core.training.loop import Trainer  # noqa: E402
 from qig_core.training.shards import ShardedGradients  # noqa: E402
+from qig_core.training.trainer import Trainer  # noqa: E402
 
 MARKS = {"default": 10.0, "tiny": 100.0}
 BLOCK = 10

@@ -62,6 +62,15 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="What a new run starts from: default or tiny. (default: default)")
     ] = None,
+    program: Annotated[
+        str | None,
+        typer.Option(
+            help="kernel: one kernel. charlie: one whose Φ is suppressed, awakened, shown. constellation: several, "
+            "watched by a frozen Ocean. (default: kernel)"
+        ),
+    ] = None,
+    control: Annotated[bool, typer.Option("--control", help="Of charlie: suppress nothing, from birth on.")] = False,
+    garys: Annotated[int | None, typer.Option(help="Of constellation: how many kernels. (default: 3)")] = None,
     runs: Runs = None,
     name: Annotated[str, typer.Option(help="A name to show beside the run's id.")] = "",
     run_id: Annotated[str, typer.Option("--id", help="The new run's id. (default: time and chance)")] = "",
@@ -84,14 +93,13 @@ def train(
     from qig_core.safety.alerts import load_alerts
     from qig_core.training import config as configuration
 
-    if preset is not None and preset not in configuration.PRESETS:
-        raise UsageError(f"no preset {preset!r}; there are {', '.join(configuration.PRESETS)}")
     texts = _texts(context, corpus)
     if resume is not None and fork is not None:
         raise UsageError("--resume and --fork exclude each other: the same run, or a new one")
     origin = fork if resume is None else resume
-    if origin is not None and preset is not None:
-        raise UsageError("--preset is for a new run; this one has its recorded configuration")
+    for option, given_for_new in (("--preset", preset), ("--program", program), ("--control", control or None)):
+        if origin is not None and given_for_new is not None:
+            raise UsageError(f"{option} is for a new run; this one has its recorded configuration")
     for option, value in (("--name", name), ("--id", run_id)):
         if resume is not None and value:
             raise UsageError(f"{option} is for a new run; a resumed one keeps its own")
@@ -99,7 +107,18 @@ def train(
         raise UsageError("--accept-new-corpus is for --resume")
     given = configuration.read_toml(config) if config else {}
     alerts = load_alerts(given.pop("alerts", None), str(config))  # who is told is no part of the run
-    start = configuration.PRESETS[preset or "default"]
+    chosen = program or given.get("program", "kernel")
+    start = configuration.preset(preset or "default", chosen)
+    if control:
+        if chosen != "charlie":
+            raise UsageError("--control is for --program charlie: the same run with nothing suppressed")
+        given = configuration.merge(given, {"charlie": {"suppressed": False}})
+    if garys is not None:
+        if chosen != "constellation":
+            raise UsageError("--garys is for --program constellation")
+        given = configuration.merge(given, {"constellation": {"garys": garys}})
+    if program is not None and given.get("program", program) != program:
+        raise UsageError(f"--program {program}, but {str(config)!r} is for {given['program']}")
     if won := configuration.overridden(start, given):
         tell(f"qig-core: {str(config)!r} wins over --preset {preset} in {', '.join(won)}")
     if steps is not None:
@@ -153,16 +172,15 @@ def _need(module: str, extra: str) -> None:
 
 
 @app.command()
-def config(preset: Annotated[str, typer.Option(help="default or tiny.")] = "default") -> None:
+def config(
+    preset: Annotated[str, typer.Option(help="default or tiny.")] = "default",
+    program: Annotated[str, typer.Option(help="kernel, charlie or constellation.")] = "kernel",
+) -> None:
     """Print a whole configuration file: every key with its value."""
-    import dataclasses
-
     from qig_core.safety.alerts import EXAMPLE
     from qig_core.training import config as configuration
 
-    if preset not in configuration.PRESETS:
-        raise UsageError(f"no preset {preset!r}; there are {', '.join(configuration.PRESETS)}")
-    values = dataclasses.asdict(configuration.build(configuration.PRESETS[preset]))
+    values = configuration.plain(configuration.build(configuration.preset(preset, program)))
     sys.stdout.write(f"{configuration.to_toml(values)}\n{EXAMPLE}")
 
 

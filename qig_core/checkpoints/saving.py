@@ -174,7 +174,8 @@ class Saver:
     def _publish(self, request: Request, files: Mapping[str, Payload], facts: Mapping[str, Any]) -> CheckpointManifest:
         marks = {
             EMERGENCY: request.reason == EMERGENCY,
-            PINNED: request.reason == "command",  # a person wanted it: it stays until a person lets it go
+            # A person wanted it, or a phase of training began there: it stays until a person lets it go.
+            PINNED: request.reason in ("command", "phase"),
             "nonfinite": bool(facts.get("nonfinite")),
         }
         return publish(

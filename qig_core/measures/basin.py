@@ -128,6 +128,11 @@ class BasinTracker:
         """Samples seen."""
         return self._count
 
+    @property
+    def reference(self) -> Basin | None:
+        """What drift_rolling was last measured from; before it is armed the first sample, None before that."""
+        return self._birth if self._mean is None else self._mean
+
     def observe(self, basin: Basin) -> dict[str, float]:
         """Take the next sample and measure it: Fisher–Rao distances, radians, in [0, π] unless it says otherwise.
 

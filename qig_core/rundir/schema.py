@@ -240,7 +240,7 @@ class CheckpointManifest(msgspec.Struct):
     step: int
     t: float
     reason: str
-    """interval | command | emergency | end | best"""
+    """interval | command | emergency | end | best | phase"""
     files: list[FileEntry]
     fingerprint: str
     """blake3 over the payload's names, sizes and digests: what a restore is confirmed with."""

@@ -44,13 +44,13 @@ class Announcer:
         """All of them, whatever was told before: a reader folds the state from the last start on."""
         self.all(None)
         if self._stall is not None:
-            self._write(None, self._stall.verdict)
+            self.tell_of(None, self._stall.verdict)
             self._writer.heartbeat.watch(self._stall.look)
 
     def all(self, step: int | None) -> None:
         """Everything that is judged from samples, as after a start."""
         for verdict in self._safety.verdicts():
-            self._write(step, verdict)
+            self.tell_of(step, verdict)
 
     def judged(self, step: int, judgement: Judgement) -> None:
         """What a step has changed.
@@ -61,11 +61,11 @@ class Announcer:
         for verdict in judgement.transitions:
             alarm = verdict.state in ALARMS
             window = {"window": self._safety.window(verdict.metric)} if alarm else {}
-            self._write(step, verdict, **window)
+            self.tell_of(step, verdict, **window)
             if alarm:
                 self._tell(verdict, step)
         for verdict in judgement.moved:
-            self._write(step, verdict)
+            self.tell_of(step, verdict)
         for advice in judgement.advice:
             self._writer.event("alert", step=step, id=advice.id, text=advice.text, raised=advice.raised)
 
@@ -75,7 +75,7 @@ class Announcer:
         if verdict.state in ALARMS:
             self._tell(verdict, step)  # first: the disk may be what hangs
         doing = self._stall.doing if self._stall is not None else ""
-        self._write(step, verdict, doing=doing, **({"stacks": stacks} if stacks else {}))
+        self.tell_of(step, verdict, doing=doing, **({"stacks": stacks} if stacks else {}))
 
     def _stood_still(self, seconds: float) -> None:
         """In the heartbeat thread, after the fact."""
@@ -93,7 +93,8 @@ class Announcer:
             data = {"id": "soft_reset", "checkpoint": checkpoint, "cause": cause}
             self._alerts.tell("critical", step=step, text=text, data=data)
 
-    def _write(self, step: int | None, verdict: Verdict, **more: Any) -> None:
+    def tell_of(self, step: int | None, verdict: Verdict, **more: Any) -> None:
+        """Record what a condition says, to nobody else."""
         severity = verdict.state if verdict.state in ALARMS else "info"
         self._writer.event("condition", step=step, severity=severity, **verdict.data(), **more)
 

@@ -17,7 +17,7 @@ cannot go back.
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +39,12 @@ from qig_core.safety.profile import DEFAULT, Profile, load_profile, to_dict
 from qig_core.safety.reset import POLICY_KEY, ResetPolicy
 from qig_core.safety.saves import Restore, Save, Saves
 from qig_core.safety.verdict import ALARMS, Verdict
+
+Relieve = Callable[[int, Sequence[Verdict]], Collection[str]]
+"""What a loop of several models does for one of them alone, before the whole run answers.
+
+Given the step and every critical verdict, it gives the ids of those that it has dealt with: they are judged anew.
+"""
 
 
 def _plain(metrics: Mapping[str, float | None]) -> dict[str, float]:
@@ -88,6 +94,7 @@ class IntegratedMonitor:
         restore: puts the state of a checkpoint back, as `qig_core.checkpoints.saving.restorer` makes one; without it
             the run cannot go back.
         alerts: who is told of alarms and of the end.
+        relieve: is asked first when something is critical, see Relieve.
         log_every: steps between samples. A sample with a transition, a basin, a regime, or a metric that the check
             before did not have, is always recorded.
         checkpoint_every: steps between interval checkpoints; 0 for none.
@@ -104,6 +111,7 @@ class IntegratedMonitor:
         save: Save | None = None,
         restore: Restore | None = None,
         alerts: AlertSettings | None = None,
+        relieve: Relieve | None = None,
         log_every: int = 1,
         checkpoint_every: int = 0,
         deadline_s: float = DEADLINE_S,
@@ -161,6 +169,8 @@ class IntegratedMonitor:
             announcer=self._announcer,
         )
         self._reasons: Mapping[str, str] = {}
+        self._relieve = relieve
+        self._wanted = ""
         self._checkpoint_every = checkpoint_every if save is not None else 0
         self._first: int | None = None
         self._went_back_to: int | None = None
@@ -255,9 +265,18 @@ class IntegratedMonitor:
         return self._outcome.error
 
     @property
+    def known_good(self) -> tuple[str, ...]:
+        """Checkpoints that a soft reset would go back to, the newest first."""
+        return tuple(each.name for each in self._policy.good)
+
+    @property
     def checkpoint(self) -> CheckpointManifest | None:
         """The newest that this session made."""
         return self._saves.newest
+
+    def records(self, step: int) -> bool:
+        """Whether this step has a sample though nothing is measured at it: every `log_every` steps, as last asked."""
+        return step % self._desk.log_every == 0
 
     def check(
         self,
@@ -295,7 +314,7 @@ class IntegratedMonitor:
             if (reasons or (measured and reasons is not None)) and reasons != self._reasons:
                 self._reasons = dict(reasons)
                 self.writer.event("unmeasured", step=step, reasons=self._reasons)
-            if step % self._desk.log_every == 0 or measured or judgement.transitions or memory.has_more:
+            if self.records(step) or measured or judgement.transitions or memory.has_more:
                 self.writer.telemetry.log(step, sample, basin=basin, regime=regime)
             if judgement.transitions or judgement.moved or judgement.advice:
                 self._announcer.judged(step, judgement)
@@ -309,7 +328,12 @@ class IntegratedMonitor:
                 return False
             if self._desk.going_back is not None and not self._go_back(step):
                 return False
-            if self._checkpoint_every:
+            wanted, self._wanted = self._wanted, ""
+            # The step that a session or a way back begins with has its checkpoint.
+            if wanted and self._saves.possible and not (self._first is None and self._saves.is_of_a_checkpoint):
+                self._saves.begin(step, wanted)
+                self._first = step if self._first is None else self._first
+            elif self._checkpoint_every:
                 # The step that a session begins with was saved by the one before, or is the birth of the run; the last
                 # step is saved as the end.
                 last = step == self.writer.manifest.total_steps
@@ -342,6 +366,10 @@ class IntegratedMonitor:
             step = step + 1 if again is None else again
         if total is not None and not last:
             self.finish(total)
+
+    def want_checkpoint(self, reason: str) -> None:
+        """Make a checkpoint at the next check that the run goes on from; nothing where it cannot be saved."""
+        self._wanted = reason
 
     def finish(self, step: int) -> CheckpointManifest | None:
         """The last update was applied, `step` in all: save with the reason "end". None where nothing was saved."""
@@ -378,9 +406,16 @@ class IntegratedMonitor:
         return verdict.text() + (f" ({'; '.join(told)})" if told else "")
 
     def _answer(self, judgement: Judgement) -> None:
-        """To critical alarms: a soft reset where the profile wants it and it can be, else a stop."""
+        """To critical alarms: relief, a soft reset where the profile wants it and it can be, else a stop."""
+        critical = judgement.critical
+        if self._relieve is not None and (dealt := self._relieve(self._outcome.step or 0, critical)):
+            for verdict in self.safety.rearm(dealt):
+                self._announcer.tell_of(self._outcome.step, verdict)
+            critical = tuple(verdict for verdict in critical if verdict.id not in dealt)
+            if not critical:
+                return
         words = self._critical()
-        if self._policy.answers([verdict.id for verdict in judgement.critical]):
+        if self._policy.answers([verdict.id for verdict in critical]):
             refusal = self._back.refusal() or self._policy.refusal()
             if not refusal:
                 # A person who asked at this very step knows better where to.

@@ -1,7 +1,7 @@
 """What the measurements of a step mean: every condition of a profile, judged at once. Pure: no clock, no disk."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -87,8 +87,12 @@ class SafetyMonitor:
         self._begin()
 
     def _begin(self) -> None:
+        self._watches = [_Watch(condition_for(limit)) for limit in self.profile.judged]
+        self._samples: deque[tuple[int, Mapping[str, float | None]]] = deque(maxlen=_SAMPLES)
+        self._wire()
+
+    def _wire(self) -> None:
         limits = self.profile.judged
-        self._watches = [_Watch(condition_for(limit)) for limit in limits]
         conditions = [watch.condition for watch in self._watches]
         # Looked up once: this is on the path of every step.
         self._loop = [
@@ -96,13 +100,26 @@ class SafetyMonitor:
             for watch, limit in zip(self._watches, limits, strict=True)
         ]
         self._sorted = self._sort()
-        self._early = next((each for each in conditions if isinstance(each, EarlyWarningCondition)), None)
+        self._early = [each for each in conditions if isinstance(each, EarlyWarningCondition)]
         self._advising = [
             _Advising(condition, limit.advice)
             for condition, limit in zip(conditions, limits, strict=True)
             if isinstance(condition, ThresholdCondition) and isinstance(limit, Threshold) and limit.advice
         ]
-        self._samples: deque[tuple[int, Mapping[str, float | None]]] = deque(maxlen=_SAMPLES)
+
+    def rearm(self, ids: Collection[str]) -> tuple[Verdict, ...]:
+        """Judge these anew, as at the birth of a run: what they are about is another thing from now on.
+
+        Returns:
+            What they say now.
+        """
+        new = []
+        for index, limit in enumerate(self.profile.judged):
+            if limit.id in ids:
+                self._watches[index] = _Watch(condition_for(limit))
+                new.append(self._watches[index].condition.verdict)
+        self._wire()
+        return tuple(new)
 
     def judge(self, step: int, metrics: Mapping[str, float | None]) -> Judgement:
         """Judge what was measured at a step; absent and None are "not measured", and then nothing is counted.
@@ -139,11 +156,17 @@ class SafetyMonitor:
 
     def _name_causes(self, transitions: list["_Watch"]) -> None:
         """Of each new alarm, which metrics moved first: what was off already, then the one that it is about."""
-        off = self._early.moved() if self._early is not None else ()
         for watch in transitions:
             condition = watch.condition
             if condition.state in ALARMS and not isinstance(condition, _NAMES_ITSELF):
+                off = self._moved(condition.metric)
                 condition.cause = off if condition.metric in off else (*off, condition.metric)
+
+    def _moved(self, metric: str) -> tuple[str, ...]:
+        """What was off already, of the model that this metric is of."""
+        several = len(self._early) > 1
+        found = (each for each in self._early if not several or _owner(each.metric) == _owner(metric))
+        return next((each.moved() for each in found), ())
 
     def window(self, metric: str) -> list[tuple[int, float]]:
         """The last evaluations of a metric, oldest first: step and value."""
@@ -214,6 +237,11 @@ class SafetyMonitor:
     def _sort(self) -> list[Condition]:
         conditions = [watch.condition for watch in self._watches]
         return sorted(conditions, key=lambda condition: _RANK[condition.state])
+
+
+def _owner(metric: str) -> str:
+    """Whose metric it is, of several models: "gary1" of gary1.loss; empty for the run's own."""
+    return metric.rpartition(".")[0]
 
 
 class _Watch:

@@ -34,7 +34,7 @@ class SaveRequest:
     step: int
     """Optimiser updates that the state to be saved holds."""
     reason: str
-    """interval | best | command | emergency | end"""
+    """interval | best | command | emergency | phase | end"""
     in_use: Mapping[str, str] = field(default_factory=dict)
     """Checkpoints that the run counts on, with what for: they are not to be pruned."""
     monitor_state: Mapping[str, Any] = field(default_factory=dict)

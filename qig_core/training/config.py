@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import blake3
 import msgspec
@@ -16,16 +16,10 @@ import msgspec
 from qig_core.checkpoints.retention import Keep
 from qig_core.errors import ConfigError
 from qig_core.safety.profile import is_path
+from qig_core.training.program_config import PROGRAMS, CharlieConfig, ConstellationConfig, positive, require
 
 MIN_PASSES = 3
 MAX_PARTS = 8
-
-
-def _positive(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if not (math.isfinite(value) and value > 0):
-            raise ConfigError(f"{name} is {value}: it must be greater than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +70,7 @@ class DataConfig:
     """Fixed batches of held-out text, of batch_size each, over which loss_heldout is averaged."""
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_size", "heldout_batches")
+        positive(self, "batch_size", "heldout_batches")
 
 
 OPTIMIZERS: dict[str, Mapping[str, Any]] = {
@@ -131,7 +125,7 @@ class OptimizerConfig:
         for name in ADAMW_KEYS if natural else NATURAL_KEYS:
             if getattr(self, name) != 0:
                 raise ConfigError(f"optimizer.{name} does nothing for {self.name}: leave it out, or at 0")
-        _positive(self, "lr", *(("damping_min", "kl_max", "cg_iterations") if natural else ()))
+        positive(self, "lr", *(("damping_min", "kl_max", "cg_iterations") if natural else ()))
         for name in ("warmup_steps", "weight_decay", "clip_norm", "damping"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -150,7 +144,7 @@ class CadenceConfig:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        _positive(self, "log_every", "measure_every", "heldout_every", "checkpoint_every")
+        positive(self, "log_every", "measure_every", "heldout_every", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,15 +177,17 @@ class SafetyConfig:
     """How long a requested abort may take before the watchdog ends the process."""
 
     def __post_init__(self) -> None:
-        _positive(self, "deadline_s")
+        positive(self, "deadline_s")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that a run's numbers depend on, but the corpus, which is recorded by its digest."""
 
+    program: str = "kernel"
+    """kernel: plain training; charlie or constellation, which have a table of that name."""
     steps: int = 2000
-    """The total number of optimiser updates, over all sessions."""
+    """The total number of steps, over all sessions."""
     seed: int = 0
     threads: int = 0
     """torch's threads; 0 leaves torch's choice. Resuming bitwise needs the same number."""
@@ -201,11 +197,19 @@ class TrainConfig:
     cadence: CadenceConfig = field(default_factory=CadenceConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
+    charlie: CharlieConfig | None = None
+    constellation: ConstellationConfig | None = None
 
     def __post_init__(self) -> None:
-        _positive(self, "steps")
-        if self.threads < 0:
-            raise ConfigError(f"threads is {self.threads}: it must be 0 or more")
+        positive(self, "steps")
+        require(self.threads >= 0, f"threads is {self.threads}: it must be 0 or more")
+        require(self.program in PROGRAMS, f"unknown program {self.program!r}{_nearest(self.program, PROGRAMS)}")
+        for name in PROGRAMS[1:]:
+            given, wanted = getattr(self, name) is not None, self.program == name
+            require(given is wanted, f"a table [{name}] is for program = {name!r}, and only for that")
+        if self.charlie is not None:
+            least = self.charlie.least_steps
+            require(self.steps >= least, f"steps is {self.steps}: the phases of charlie take at least {least}")
 
 
 PRESETS: dict[str, Mapping[str, Any]] = {
@@ -220,6 +224,27 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "cadence": {"measure_every": 10, "heldout_every": 50, "checkpoint_every": 100},
     },
 }
+PROGRAM_PRESETS: dict[str, dict[str, Mapping[str, Any]]] = {
+    "default": {
+        "charlie": {"cadence": {"measure_every": 20, "heldout_every": 40}, "charlie": {}},
+        "constellation": {"cadence": {"measure_every": 25}, "constellation": {}},
+    },
+    "tiny": {
+        "charlie": {
+            "steps": 900,
+            "cadence": {"heldout_every": 20},
+            "charlie": {
+                "dormant_steps": 300,
+                "awakening_steps": 200,
+                "settling_steps": 200,
+                "demonstration_steps": 10,
+                "margin_nats": 2.3,
+            },
+        },
+        "constellation": {"steps": 600, "constellation": {"turn_steps": 20}},
+    },
+}
+"""What a program wants otherwise than its preset."""
 
 CHANGEABLE = frozenset(
     {
@@ -250,10 +275,11 @@ def _check_keys(given: Mapping[str, Any], kind: type, where: str = "") -> None:
         path = f"{where}{key}"
         if key not in hints:
             raise ConfigError(f"unknown key {path}{_nearest(key, hints, where)}")
-        if dataclasses.is_dataclass(hints[key]):
+        table = next((each for each in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(each)), None)
+        if table is not None and not (value is None and key in PROGRAMS):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{path} must be a table")
-            _check_keys(value, hints[key], f"{path}.")
+            _check_keys(value, cast(type, table), f"{path}.")
 
 
 def _expanded(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -280,6 +306,23 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return _merged(base, over)
 
 
+def preset(name: str, program: str = "kernel") -> dict[str, Any]:
+    """The values that a new run starts from.
+
+    Raises:
+        ConfigError: no such preset or program, with those that there are.
+    """
+    require(name in PRESETS, f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    require(program in PROGRAMS, f"unknown program {program!r}{_nearest(program, PROGRAMS)}")
+    own = {} if program == "kernel" else {"program": program, **PROGRAM_PRESETS[name][program]}
+    return merge(PRESETS[name], own)
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as nested plain values; the tables of other programs are left out."""
+    return {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
+
+
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
@@ -304,6 +347,8 @@ def build(values: Mapping[str, Any]) -> TrainConfig:
     _check_keys(values, TrainConfig)
     if isinstance(name := _named(values), str):
         values = {**values, "optimizer": {**OPTIMIZERS.get(name, {}), **values.get("optimizer", {})}}
+    if (program := values.get("program")) in PROGRAMS[1:]:
+        values = {program: {}, **values}
     try:
         return msgspec.convert(values, TrainConfig)
     except msgspec.ValidationError as error:
@@ -329,16 +374,20 @@ def read_toml(path: Path) -> dict[str, Any]:
     return values
 
 
-def to_toml(values: Mapping[str, Any]) -> str:
-    """A configuration as a TOML file. A JSON scalar is a TOML scalar, and there is nothing else in it."""
+def to_toml(values: Mapping[str, Any], where: str = "") -> str:
+    """A configuration as a TOML file. A JSON scalar or list is one of TOML, and there is nothing else in it."""
     scalars = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, Mapping)]
-    tables = [f"\n[{key}]\n{to_toml(value)}" for key, value in values.items() if isinstance(value, Mapping)]
+    tables = [
+        f"\n[{where}{key}]\n{to_toml(value, f'{where}{key}.')}"
+        for key, value in values.items()
+        if isinstance(value, Mapping)
+    ]
     return "\n".join([*scalars, ""]) + "".join(tables)
 
 
 def digest(config: TrainConfig) -> str:
     """blake3, hex, of a configuration's JSON with sorted keys."""
-    return str(blake3.blake3(json.dumps(dataclasses.asdict(config), sort_keys=True).encode()).hexdigest())
+    return str(blake3.blake3(json.dumps(plain(config), sort_keys=True).encode()).hexdigest())
 
 
 def flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -360,7 +409,7 @@ def resume_config(recorded: Mapping[str, Any], over: Mapping[str, Any]) -> Train
     """
     before = build(recorded)
     after = build(merge(recorded, over))
-    old, new = flatten(dataclasses.asdict(before)), flatten(dataclasses.asdict(after))
+    old, new = flatten(plain(before)), flatten(plain(after))
     refused = [f"{key} ({old[key]!r} -> {value!r})" for key, value in new.items() if old[key] != value]
     refused = [text for text in refused if text.split(" ")[0] not in CHANGEABLE]
     if refused:

@@ -12,7 +12,7 @@ from qig_core.training.loop import Report, Started, train
 
 def drive(started: Started) -> int:
     """Train, with progress; say how it ended and what to do next."""
-    run, total = started.writer.run, started.trainer.config.steps
+    run, total = started.writer.run, started.program.config.steps
     restored = started.restored
     where = f"from step {restored.step}" + (f" of {restored.checkpoint}" if restored.checkpoint else "")
     tell(f"run {run.id} in {run.path}: {total} steps {where}")

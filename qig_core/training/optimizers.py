@@ -19,6 +19,22 @@ def make(settings: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch
     return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
+def joined(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], settings: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """The optimiser with further parameters: AdamW gets a group of them with fresh moments, at its own rate.
+
+    The natural gradient solves for all parameters at once, so it is a new one over all of them, lambda kept.
+    """
+    if isinstance(optimizer, NaturalGradient):
+        new = make(settings, [*optimizer.param_groups[0]["params"], *parameters])
+        new.param_groups[0]["damping"] = optimizer.damping
+        return new
+    group = optimizer.param_groups[0]
+    optimizer.add_param_group({"params": parameters, **{key: group[key] for key in ("lr", "weight_decay", "fused")}})
+    return optimizer
+
+
 def step(optimizer: torch.optim.Optimizer, closure: Closure) -> None:
     """Update the parameters by their gradients; `closure` looks at the gradients' batch again, if that is asked for."""
     if isinstance(optimizer, NaturalGradient):

@@ -137,6 +137,9 @@ def fork(
         ConfigError: a configuration that cannot be. CheckpointError: no such checkpoint.
     """
     manifest = read_manifest(run)
+    before = build(manifest.config).program
+    if (wanted := over.get("program", before)) != before:
+        raise ConfigError(f"a fork may not change program ({before!r} -> {wanted!r}): their states differ")
     config = _checked(build(merge(manifest.config, over)))
     name = foresee(run, selector or "latest", config.steps)
     paths = _recorded_paths(manifest, texts)

@@ -1,6 +1,5 @@
 """Beginning a training run that was asked for and found possible: everything between the request and the first step."""
 
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -10,13 +9,16 @@ from qig_core.checkpoints.saving import state_loader
 from qig_core.rundir.host import git_revision, versions
 from qig_core.rundir.schema import Manifest, Parent
 from qig_core.rundir.writer import RunWriter
-from qig_core.training.loop import Started, Trainer
+from qig_core.training.charlie import Charlie
+from qig_core.training.config import TrainConfig, plain
+from qig_core.training.corpus import Corpus
+from qig_core.training.loop import Started
+from qig_core.training.program import Program, Solo
 from qig_core.training.requests import PROGRAM, Origin, Request
-from qig_core.training.specs import specs_of
 
 
 def begin(request: Request) -> Started:
-    """Open the run for writing, with a trainer that stands before its first step.
+    """Open the run for writing, with a program that stands before its first step.
 
     Raises:
         ConfigError: the state of the checkpoint does not fit the configuration.
@@ -25,52 +27,61 @@ def begin(request: Request) -> Started:
     """
     if request.config.threads:
         torch.set_num_threads(request.config.threads)
-    trainer = Trainer(request.config, request.corpus)
+    program = make_program(request.config, request.corpus)
     match request.origin:
         case None:
-            writer = RunWriter.create(request.place.runs, _manifest(request, trainer))
-            return Started(writer=writer, trainer=trainer, alerts=request.alerts)
+            writer = RunWriter.create(request.place.runs, _manifest(request, program))
+            return Started(writer=writer, program=program, alerts=request.alerts)
         case Origin(how="fork"):
-            return _fork(request, request.origin, trainer)
+            return _fork(request, request.origin, program)
         case origin:
-            return _resume(request, origin, trainer)
+            return _resume(request, origin, program)
 
 
-def _resume(request: Request, origin: Origin, trainer: Trainer) -> Started:
+def make_program(config: TrainConfig, corpus: Corpus) -> Program:
+    """What a configuration asks for, at its birth."""
+    match config.program:
+        case "charlie":
+            return Charlie(config, corpus)
+        case _:
+            return Solo(config, corpus)
+
+
+def _resume(request: Request, origin: Origin, program: Program) -> Started:
     """A run that was killed before its first checkpoint begins again at step 0, which is the same run."""
 
     def amend(manifest: Manifest) -> None:
-        manifest.config, manifest.total_steps = dataclasses.asdict(request.config), request.config.steps
+        manifest.config, manifest.total_steps = plain(request.config), request.config.steps
         if request.new_corpus:
             manifest.corpus = request.corpus_facts()
 
-    load = state_loader(trainer.load)
+    load = state_loader(program.load)
     total = request.config.steps
     writer, restored = go_on(origin.run, origin.selector, load, amend, total_steps=total, or_from_birth=True)
-    return Started(writer=writer, trainer=trainer, restored=restored, alerts=request.alerts)
+    return Started(writer=writer, program=program, restored=restored, alerts=request.alerts)
 
 
-def _fork(request: Request, origin: Origin, trainer: Trainer) -> Started:
+def _fork(request: Request, origin: Origin, program: Program) -> Started:
     """The parent is recorded, never changed."""
     assert origin.selector is not None
-    restored = restore(origin.run, origin.selector, state_loader(trainer.load))
-    record = _manifest(request, trainer)
+    restored = restore(origin.run, origin.selector, state_loader(program.load))
+    record = _manifest(request, program)
     record.parent = Parent(run=origin.run.id, checkpoint=restored.checkpoint)
     writer = RunWriter.create(request.place.runs, record)
     announce(writer, restored)
-    return Started(writer=writer, trainer=trainer, restored=restored, alerts=request.alerts)
+    return Started(writer=writer, program=program, restored=restored, alerts=request.alerts)
 
 
-def _manifest(request: Request, trainer: Trainer) -> Manifest:
+def _manifest(request: Request, program: Program) -> Manifest:
     return Manifest(
         id=request.place.run_id,
         name=request.place.name,
         program=PROGRAM,
         total_steps=request.config.steps,
-        config=dataclasses.asdict(request.config),
-        metrics=specs_of(request.config.optimizer.name),
+        config=plain(request.config),
+        metrics=program.specs,
         corpus=request.corpus_facts(),
-        probe=trainer.probe.facts(),
+        probe=program.probe,
         versions=versions(),
         git=git_revision(Path.cwd()),
         threads=torch.get_num_threads(),

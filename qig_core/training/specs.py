@@ -1,5 +1,9 @@
 """How the trainer's metrics are to be shown: name, unit, label, range, reference lines. Shown only; never a limit."""
 
+from collections.abc import Sequence
+
+import msgspec
+
 from qig_core.rundir.schema import MetricSpec, ReferenceLine
 
 SPECS: tuple[MetricSpec, ...] = (
@@ -50,6 +54,40 @@ _OF_NATURAL = (
     MetricSpec(name="reduction_ratio", label="actual / predicted reduction", better="band"),
     MetricSpec(name="cg_iterations", label="CG iterations", range=(0.0, None)),
 )
+
+CHARLIE_SPECS = (
+    MetricSpec(name="gain", label="gain g of the cross blocks", range=(0.0, 1.0)),
+    MetricSpec(name="heldout_ratio", label="held-out loss over before", range=(0.0, None), better="lower"),
+    MetricSpec(name="control.phi", label="Φ of the control", range=(0.0, 1.0)),
+    MetricSpec(name="control.loss_heldout", unit="nats", label="held-out loss, control", range=(0.0, None)),
+    MetricSpec(name="branch.loss_heldout", unit="nats", label="held-out loss, branch at g = 0", range=(0.0, None)),
+    MetricSpec(name="branch.phi", label="Φ of the branch at g = 0", range=(0.0, 1.0)),
+)
+
+OF_A_GARY = ("loss", "loss_heldout", "phi", "kappa", "grad_norm", "breakdown_pct", "recursion_depth")
+"""What of a Gary's metrics stands in the run's own samples too, under its name; its drift as well."""
+_MEANS = ("loss", "loss_heldout", "phi", "kappa", "grad_norm")
+_CONSTELLATION_SPECS = (
+    MetricSpec(name="pairwise_min", unit="rad", label="nearest two Garys", range=(0.0, 3.1416), better="band"),
+    MetricSpec(name="pairwise_max", unit="rad", label="farthest two Garys", range=(0.0, 3.1416), better="band"),
+    MetricSpec(name="frechet_variance", unit="rad²", label="variance of the Garys", range=(0.0, None)),
+    MetricSpec(name="resultant", label="coherence of the Garys", range=(0.0, 1.0), better="band"),
+    MetricSpec(name="vicarious", unit="rad", label="distance to what it follows", range=(0.0, 3.1416), better="lower"),
+    MetricSpec(name="active", label="learns from text", range=(0.0, 1.0)),
+)
+
+
+def constellation_specs(optimizer: str, names: Sequence[str]) -> list[MetricSpec]:
+    """The run's own metrics, means over the Garys where a Gary has the same, and each Gary's under its name."""
+    own = specs_of(optimizer)
+    means = [_named(each, f"{each.label}, mean of the Garys") if each.name in _MEANS else each for each in own]
+    kept = [each for each in own if each.name in OF_A_GARY or each.name.startswith("drift_")]
+    several = [_named(each, f"{name} {each.label}", f"{name}.{each.name}") for name in names for each in kept]
+    return [*means, *_CONSTELLATION_SPECS, *several]
+
+
+def _named(spec: MetricSpec, label: str, name: str = "") -> MetricSpec:
+    return msgspec.structs.replace(spec, label=label, name=name or spec.name)
 
 
 def specs_of(optimizer: str) -> list[MetricSpec]:

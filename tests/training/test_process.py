@@ -13,7 +13,7 @@ if sys.argv[1] == "settled":
     settle()
 from qig_core.training.config import build
 from qig_core.training.corpus import default_corpus
-from qig_core.training.loop import Trainer
+from qig_core.training.trainer import Trainer
 
 trainer = Trainer(build({}), default_corpus())
 counts = []

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from qig_core.training.config import KernelConfig
 from qig_core.training.kernel import Kernel
-from qig_core.training.loop import next_token_loss
+from qig_core.training.trainer import next_token_loss
 from qig_core.training.shards import ShardedGradients
 
 CONFIG = KernelConfig(width=32, heads=8, context=64, passes=3)
