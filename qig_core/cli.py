@@ -218,6 +218,9 @@ def measure(
     corpus: Annotated[
         list[Path] | None, typer.Option(help="Text files and folders. (default: the run's own, or Python's)")
     ] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="Of a run with several kernels: which, as gary1, control or branch.")
+    ] = None,
     block: Annotated[str | None, typer.Option(help="Of MODEL.py: the module that is measured. (default: auto)")] = None,
     parts: Annotated[
         int | None, typer.Option(help="Of MODEL.py: groups of units that are cut, 2 to 12. (default: 8)")
@@ -245,6 +248,8 @@ def measure(
     if target.endswith(".py") and Path(target).is_file():
         raise UsageError(f"{target!r} is a file: name a function in it too, {target}:FUNCTION")
     where = None if ".py:" in target else _run_of_checkpoint(target, runs)
+    if where is None and stream is not None:
+        raise UsageError("--stream is for a checkpoint of a run with several kernels")
     if where is not None and settings:
         raise UsageError(f"--{next(iter(settings))} is for MODEL.py:FACTORY; a checkpoint is measured as its run was")
     _need("torch", "train")
@@ -254,7 +259,7 @@ def measure(
     if where is None:
         look = partial(of_factory, target, texts, **settings)
     else:
-        look = partial(of_checkpoint, *where, texts)
+        look = partial(of_checkpoint, *where, texts, stream=stream)
     raise typer.Exit(run_measure(look, packet=packet, against=against, json=json))
 
 
@@ -303,6 +308,20 @@ def show(run: Run, runs: Runs = None, json: Json = False) -> None:
         rows.append((metric, shown))
     rows += [("condition", f"{condition}: {state}") for condition, state in summary.conditions.items()]
     print_facts(rows)
+
+
+@app.command()
+def ocean(
+    run: Run,
+    at: Annotated[int | None, typer.Option(metavar="STEP", help="The last report up to there. (default: all)")] = None,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """What the frozen Ocean last said of a constellation: the Garys, how far apart they are, what it recommends."""
+    from qig_core.commands.ocean import report_at
+    from qig_core.commands.ocean import show as show_report
+
+    show_report(report_at(find_run(run, runs), at), json=json)
 
 
 @app.command(name="runs")

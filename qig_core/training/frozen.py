@@ -83,16 +83,18 @@ class Frozen:
         }
 
 
-def of_checkpoint(run: RunDir, selector: str | None, texts: Sequence[Path]) -> Frozen:
+def of_checkpoint(run: RunDir, selector: str | None, texts: Sequence[Path], *, stream: str | None = None) -> Frozen:
     """The kernel of a checkpoint, every byte of which is verified, at each of its passes.
 
     Args:
         selector: STEP, CHECKPOINT, `latest`, `best` ...; None for the newest.
         texts: None but the run's own corpus where empty.
+        stream: which kernel, where the run has several: a Gary of a constellation, Charlie's control or branch.
 
     Raises:
         CheckpointError: no such checkpoint, or a bad one.
         ConfigError: a run of another program, or its corpus is not at hand.
+        UsageError: a kernel that the checkpoint does not hold, or none is named of several.
     """
     manifest = read_manifest(run)
     if manifest.program != PROGRAM:
@@ -113,6 +115,7 @@ def of_checkpoint(run: RunDir, selector: str | None, texts: Sequence[Path]) -> F
             )
         notes.append("another text than the run's own: not comparable with its record")
     state, _ = load(run, found.name)
+    state = _part(state, stream)
     kernel = Kernel(config.kernel)
     try:
         kernel.load_state_dict(state["model"])
@@ -130,7 +133,7 @@ def of_checkpoint(run: RunDir, selector: str | None, texts: Sequence[Path]) -> F
     if (kind := nonfinite_kind(logits)) is not None:
         seen = replace(seen, nonfinite={**seen.nonfinite, "output": kind})
     return Frozen(
-        model=f"{run.id} @ {found.name} (step {found.step})",
+        model=f"{run.id} @ {found.name} (step {found.step})" + (f", {stream}" if stream else ""),
         seen=_named(seen, full_rank=True),
         probe=probe.facts(),
         corpus=corpus.name,
@@ -139,6 +142,20 @@ def of_checkpoint(run: RunDir, selector: str | None, texts: Sequence[Path]) -> F
         checkpoint=found.name,
         step=found.step or 0,
     )
+
+
+def _part(state: dict[str, Any], stream: str | None) -> dict[str, Any]:
+    """The state of one kernel."""
+    beside = [name for name, part in state.items() if isinstance(part, Mapping) and "model" in part]
+    if stream is None and "model" not in state and beside:
+        raise UsageError(f"the checkpoint holds several kernels; name one with --stream: {', '.join(beside)}")
+    if stream is None:
+        return state
+    if stream not in beside:
+        there = f"it holds {', '.join(beside)}" if beside else "it holds one kernel alone"
+        raise UsageError(f"the checkpoint holds no kernel {stream[:80]!r}; {there}")
+    part: dict[str, Any] = state[stream]
+    return part
 
 
 def of_factory(

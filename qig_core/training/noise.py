@@ -29,7 +29,8 @@ def uniforms(count: int, *, seed: int, step: int, stream: Stream) -> Tensor:
 
 def normals(count: int, *, seed: int, step: int, stream: Stream) -> Tensor:
     """[count], float64, independent N(0, 1): the normal distribution's quantiles of `uniforms`, which see."""
-    return torch.special.ndtri(uniforms(count, seed=seed, step=step, stream=stream))
+    found: Tensor = torch.special.ndtri(uniforms(count, seed=seed, step=step, stream=stream))
+    return found
 
 
 def drawn(logits: Tensor, noise: Tensor) -> Tensor:

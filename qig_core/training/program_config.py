@@ -64,12 +64,11 @@ class CharlieConfig:
     """Demonstration: phi is at least this share of the control's at equal steps."""
 
     def __post_init__(self) -> None:
-        positive(self, "dormant_steps", "awakening_steps", "settling_steps", "demonstration_steps", "phi_max")
+        positive(self, "dormant_steps", "awakening_steps", "settling_steps", "demonstration_steps")
+        positive(self, "phi_max", "graduation_share")
         require(math.isfinite(self.margin_nats), f"margin_nats is {self.margin_nats}: it must be finite")
         require(self.heldout_factor >= 1.0, f"heldout_factor is {self.heldout_factor}: it must be at least 1")
-        for name in ("alpha", "graduation_share"):
-            value = getattr(self, name)
-            require(0.0 < value <= 1.0, f"{name} is {value}: it must lie in (0, 1]")
+        require(0.0 < self.alpha <= 1.0, f"alpha is {self.alpha}: it must lie in (0, 1]")
 
     @property
     def least_steps(self) -> int:
@@ -90,7 +89,7 @@ class OceanConfig:
     threshold: float = 12.0
     """The sum at which it flags a change."""
     patience: int = 2
-    """Reports in a row with evidence before a recommendation climbs a rung, and without before it is dropped."""
+    """Further reports in a row with evidence before a recommendation climbs a rung; without, before it is dropped."""
     ladder: Rung = "warn"
     """The highest rung: up to "warn" it is told, at "act" the coordinator carries it out."""
     allow: tuple[Verb, ...] = VERBS
@@ -102,6 +101,34 @@ class OceanConfig:
         positive(self, "window", "collapse_floor_rad", "slack", "threshold", "patience")
         require(self.window >= 8, f"window is {self.window}: it must be at least 8")
         require(self.cooldown >= 0, f"cooldown is {self.cooldown}: it must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterventionConfig:
+    """How strong each is, and the bound beyond which it is undone. KL is a mean over the tokens of the probe."""
+
+    sleep_pulls: int = 10
+    sleep_share: float = 0.1
+    """Of the distance that is left, at each pull: ten leave about 0.9¹⁰ = 35 % of it."""
+    sleep_rise_nats: float = 0.05
+    """So much may held-out loss rise."""
+    dream_texts: int = 16
+    """As long as the kernel's context, each."""
+    dream_steps: int = 10
+    dream_lr: float = 0.1
+    dream_kl_nats: float = 0.05
+    """So far may the distributions of the next token move."""
+    perturb_kl_nats: float = 0.02
+    """So far they are to move; twice as far they may."""
+    perturb_draws: int = 16
+    """Labels drawn for every token of the probe, to estimate the Fisher diagonal."""
+    perturb_damping: float = 1.0
+    """Times the mean of the Fisher diagonal: what no token of the probe depends on must not move without limit."""
+
+    def __post_init__(self) -> None:
+        positive(self, "sleep_pulls", "sleep_rise_nats", "dream_texts", "dream_steps", "dream_lr", "dream_kl_nats")
+        positive(self, "perturb_kl_nats", "perturb_draws", "perturb_damping")
+        require(0.0 < self.sleep_share <= 1.0, f"sleep_share is {self.sleep_share}: it must lie in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +153,7 @@ class ConstellationConfig:
     soft_resets: int = 2
     """How often one Gary alone may be taken back to its last known good state before its alarm stops the run."""
     ocean: OceanConfig = field(default_factory=OceanConfig)
+    interventions: InterventionConfig = field(default_factory=InterventionConfig)
 
     def __post_init__(self) -> None:
         require(2 <= self.garys <= 64, f"garys is {self.garys}: between 2 and 64 are possible")

@@ -11,6 +11,7 @@ from qig_core.rundir.schema import Manifest, Parent
 from qig_core.rundir.writer import RunWriter
 from qig_core.training.charlie import Charlie
 from qig_core.training.config import TrainConfig, plain
+from qig_core.training.constellation import Constellation
 from qig_core.training.corpus import Corpus
 from qig_core.training.loop import Started
 from qig_core.training.program import Program, Solo
@@ -43,6 +44,8 @@ def make_program(config: TrainConfig, corpus: Corpus) -> Program:
     match config.program:
         case "charlie":
             return Charlie(config, corpus)
+        case "constellation":
+            return Constellation(config, corpus)
         case _:
             return Solo(config, corpus)
 

@@ -66,5 +66,6 @@ class ShardedGradients:
             loss += found.loss
             torch._foreach_add_(gradients, found.gradients)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            # A block of an assembled matrix has a view for a gradient, and a fused optimiser reads memory in a row.
+            parameter.grad = gradient.contiguous()
         return loss

@@ -10,9 +10,7 @@ from qig_core.training.noise import drawn, uniforms
 
 
 @torch.no_grad()
-def generate(
-    kernel: Kernel, prompt: Tensor, length: int, *, seed: int, step: int, temperature: float = 1.0
-) -> Tensor:
+def generate(kernel: Kernel, prompt: Tensor, length: int, *, seed: int, step: int, temperature: float = 1.0) -> Tensor:
     """What follows a prompt: each token is drawn from softmax(logits / temperature) given the last `context` tokens.
 
     A pure function of weights, prompt, seed and step, whatever the number of threads; a shorter text is the beginning
@@ -33,12 +31,12 @@ def generate(
     if length < 0 or not temperature > 0.0:
         raise ValueError(f"length {length} must not be negative and temperature {temperature} must be positive")
     context, before = kernel.config.context, prompt.shape[-1]
-    written = torch.atleast_2d(prompt).to(kernel.embedding.device)
+    written: Tensor = prompt.reshape(-1, before).to(kernel.embedding.device)
     noise = uniforms(length * len(written), seed=seed, step=step, stream="text").view(length, len(written))
     with one_thread():
         for row in noise:
-            logits = kernel(written[:, -context:])[:, -1]
+            logits = kernel(written[:, -context:])[:, -1] / temperature
             if not bool(torch.isfinite(logits).all()):
                 raise QigError(f"the kernel's logits are not finite after {written.shape[-1] - before} tokens")
-            written = torch.cat([written, drawn(logits / temperature, row)[:, None]], dim=-1)
+            written = torch.cat([written, drawn(logits, row)[:, None]], dim=-1)
     return written[:, before:].view(*prompt.shape[:-1], length)

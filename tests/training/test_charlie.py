@@ -253,7 +253,7 @@ def forked(whole: Run, folder: Path, over: Mapping[str, Any]) -> Started:
 
 
 def test_a_kernel_that_falls_short_of_the_controls_phi_does_not_graduate(whole: Run, tmp_path: Path) -> None:
-    started = forked(whole, tmp_path, {"charlie": {"graduation_share": 1.0}})
+    started = forked(whole, tmp_path, {"charlie": {"graduation_share": 9.0}})
     monitor = train(started)
     assert monitor.exit_code == 75
     assert "Φ as a share of the control's" in monitor.reason

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from qig_core.training.config import KernelConfig
 from qig_core.training.kernel import Kernel
-from qig_core.training.trainer import next_token_loss
 from qig_core.training.shards import ShardedGradients
+from qig_core.training.trainer import next_token_loss
 
 CONFIG = KernelConfig(width=32, heads=8, context=64, passes=3)
 
@@ -41,6 +41,22 @@ def test_the_same_shards_give_the_same_bits() -> None:
     for _ in range(5):
         _, again, _ = gradients_of(32, 4)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_a_fused_optimiser_makes_of_them_the_step_that_an_unfused_one_makes() -> None:
+    # A block of an assembled matrix has a view of its gradient. A fused optimiser took it for memory in a row.
+    stepped = []
+    for fused in (True, False):
+        kernel = Kernel(CONFIG).double()
+        gradients = ShardedGradients(threads=2, rows=16, context=CONFIG.context)
+        optimizer = torch.optim.AdamW(kernel.parameters(), lr=1e-2, fused=fused)
+        for _ in range(2):
+            gradients(lambda part, kernel=kernel: next_token_loss(kernel, part), kernel.parameters(), tokens_of(16))  # type: ignore[misc]
+            assert all(p.grad is not None and p.grad.is_contiguous() for p in kernel.parameters())
+            optimizer.step()
+        stepped.append([p.detach().clone() for p in kernel.parameters()])
+    for ours, theirs in zip(*stepped, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_gradients_are_replaced_and_torchs_threads_are_given_back() -> None:
