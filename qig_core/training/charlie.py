@@ -45,6 +45,7 @@ class Charlie:
     """
 
     relieve = None
+    outcome = ""
 
     def __init__(self, config: TrainConfig, corpus: Corpus) -> None:
         assert config.charlie is not None
@@ -228,7 +229,7 @@ class Charlie:
                 self._next, self._guards = PHASES[PHASES.index(phases.name) + 1], guards
                 monitor.want_checkpoint("phase")
             else:
-                reason = "graduated" if self.settings.suppressed else "the control integrates"
+                reason = self.outcome = "graduated" if self.settings.suppressed else "the control integrates"
         severity = "critical" if state == "failed" else "info"
         monitor.writer.event("phase", step=step, severity=severity, **phases.data(state, guards, reason))
 

@@ -23,7 +23,8 @@ def drive(started: Started) -> int:
         close()
     step = started.writer.heartbeat.step
     if monitor.exit_code == ExitCode.OK:
-        tell(f"done: {step} steps; see it with: {command('qig-tui', run.path)}")
+        outcome = f", {started.program.outcome}" if started.program.outcome else ""
+        tell(f"done: {step} steps{outcome}; see it with: {command('qig-tui', run.path)}")
     elif run.exists():
         tell(how_to_go_on(run, monitor.exit_code))
     return int(monitor.exit_code)
@@ -33,7 +34,7 @@ def _reporter(start: int, total: int) -> tuple[Report, Callable[[], None]]:
     """What shows progress: a bar on a terminal, a line now and then elsewhere; and how to end it."""
 
     def figures(metrics: Mapping[str, float | None]) -> str:
-        shown = {"loss": "loss", "loss_heldout": "held-out", "phi": "phi", "kappa": "kappa"}
+        shown = {"loss": "loss", "loss_heldout": "held-out", "phi": "phi", "kappa": "kappa", "gain": "g"}
         parts = [f"{label} {value:.3f}" for key, label in shown.items() if (value := metrics.get(key)) is not None]
         return "  ".join(parts)
 

@@ -34,6 +34,8 @@ from qig_core.training.trainer import Trainer
 class Constellation:
     """The program `constellation`; see the module."""
 
+    outcome = ""
+
     def __init__(self, config: TrainConfig, corpus: Corpus) -> None:
         assert config.constellation is not None
         self.config = config

@@ -57,6 +57,11 @@ class Program(Protocol):
         ...
 
     @property
+    def outcome(self) -> str:
+        """What came of it, in a few words, where it ended in order; empty where that is not for it to say."""
+        ...
+
+    @property
     def tokens_per_step(self) -> int: ...
 
     def state(self) -> dict[str, Any]:
@@ -102,6 +107,7 @@ class Solo:
     """One kernel, plainly trained."""
 
     relieve = None
+    outcome = ""
 
     def __init__(self, config: TrainConfig, corpus: Corpus) -> None:
         self.config = config

@@ -189,6 +189,11 @@ def test_a_guard_that_never_passes_stops_the_run_after_its_budget_and_says_which
     assert run.of("phase")[-1].step == LATEST
     assert run.of("emergency")
     assert run.samples[-1].step == LATEST
+    more = requests.resume(
+        run.run, None, {"steps": SMALL["steps"] + 7}, [], requests.Place(runs=tmp_path), new_corpus=False
+    )
+    assert train(begin(more)).exit_code == 75
+    assert Run(run.run).of("phase")[-1].step == LATEST + 7
 
 
 def test_a_leak_through_the_cut_stops_the_run_at_the_first_look(tmp_path: Path) -> None:

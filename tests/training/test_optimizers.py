@@ -12,8 +12,8 @@ from qig_core.errors import ConfigError
 from qig_core.geometry.natural import NaturalGradient
 from qig_core.training.config import PRESETS, build, merge, overridden, resume_config
 from qig_core.training.corpus import default_corpus
-from qig_core.training.trainer import Trainer
 from qig_core.training.specs import specs_of
+from qig_core.training.trainer import Trainer
 
 NATURAL = {"optimizer": "natural"}
 

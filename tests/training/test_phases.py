@@ -1,5 +1,4 @@
 import math
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -163,10 +162,10 @@ def test_graduation_is_a_share_of_the_controls_phi_by_a_frozen_kernel(
 
 
 @pytest.fixture
-def somewhere() -> Iterator[Phases]:
+def somewhere() -> Phases:
     phases = awake(RISE, [1.0, 0.9])
     phases.digest = "0f"
-    yield phases
+    return phases
 
 
 def test_state_and_restore_are_inverse_and_share_nothing(somewhere: Phases) -> None:
