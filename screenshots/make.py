@@ -1,6 +1,6 @@
 """The README's pictures, taken from recorded runs: `make screenshots`.
 
-The runs are real ones of `qig-core train`, recorded once into screenshots/.recorded (ten minutes on two cores) and kept
+The runs are real ones of `qig-core train`, recorded once into screenshots/.recorded (a quarter of an hour on two cores) and kept
 there: pictures that are made again from the same recording are the same.
 """
 
@@ -25,6 +25,7 @@ BACK = (900, 500)
 """The run is taken back from this step to this one, and goes on."""
 SHORT = {"hot": ("tiny", 400, "lr = 3.0"), "cold": ("tiny", 400, "lr = 1e-5"), "warm": ("tiny", 400, "")}
 """Runs beside it in the list: a preset, steps, and what their configuration says of the optimiser."""
+PROGRAMS = {"charlie": ("--program", "charlie"), "constellation": ("--program", "constellation", "--preset", "tiny")}
 PICTURES: Sequence[tuple[str, str, str, str, tuple[str, ...]]] = (
     ("run.svg", "example", "160x48", "dark", ()),
     ("run-light.svg", "example", "160x48", "light", ()),
@@ -35,6 +36,8 @@ PICTURES: Sequence[tuple[str, str, str, str, tuple[str, ...]]] = (
     ("checkpoints.svg", "example", "160x36", "dark", ("--screen", "checkpoints")),
     ("compare.svg", "example", "160x48", "dark", ("--screen", "compare")),
     ("notes.svg", "example", "110x32", "light", ("--screen", "notes")),
+    ("charlie.svg", "charlie", "160x48", "dark", ("--screen", "program", "--at", "760")),
+    ("constellation.svg", "constellation", "160x48", "dark", ("--screen", "program")),
     ("runs.svg", "", "120x12", "dark", ()),
 )
 NOTES = """\
@@ -76,6 +79,8 @@ def record() -> None:
         config.write_text(f"[optimizer]\n{optimizer}\n")
         # A run that its own limits end is a part of the picture.
         train("--config", str(config), "--preset", preset, "--steps", str(steps), "--id", name, "--name", name).wait()
+    for name, words in PROGRAMS.items():
+        train(*words, "--id", name, "--name", name).wait()
     run = RunDir(RECORDED / "example")
     with train("--id", "example", "--name", "example", "--steps", str(STEPS)) as trainer:
         while trainer.poll() is None and last_step(run) < BACK[0]:
@@ -90,7 +95,7 @@ def record() -> None:
 
 def main() -> None:
     if not DONE.exists():
-        print("recording the runs that the pictures show; about ten minutes", flush=True)
+        print("recording the runs that the pictures show; about a quarter of an hour", flush=True)
         record()
     RunDir(RECORDED / "example").notes.write_text(NOTES)
     os.environ["QIG_DASHBOARD_STATE"] = str(RECORDED / "state.json")

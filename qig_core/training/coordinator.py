@@ -8,14 +8,18 @@ safety has no update at that step, which the checkpoint knows. Each is told in a
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from qig_core.checkpoints.recovery import load
 from qig_core.errors import CheckpointError
+from qig_core.geometry.simplex import Basin
 from qig_core.rundir.writer import RunWriter
 from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.training.config import TrainConfig
 from qig_core.training.interventions import Intervention, dream, escape, perturb, sleep
 from qig_core.training.ocean import Ocean, Report
 from qig_core.training.program_config import Verb
+from qig_core.training.pull import basin, distance_to
 from qig_core.training.trainer import Trainer
 
 
@@ -103,9 +107,17 @@ class Coordinator:
         if verb == "dream":
             return dream(name, trainer, settings, seed=seed, step=step)
         if verb == "perturb":
-            return perturb(name, trainer, settings, seed=seed, step=step)
+            return perturb(name, trainer, settings, seed=seed, step=step, away_from=self._nearest(name))
         reference = trainer.basin.reference
         return None if reference is None else sleep(name, trainer, reference, settings)
+
+    @torch.no_grad()
+    def _nearest(self, name: str) -> Basin:
+        """Where the Gary stands that is nearest to this one now."""
+        points = {other: basin(trainer.kernel, trainer.probe) for other, trainer in self._trainers.items()}
+        here = points.pop(name)
+        nearest = min(points.values(), key=lambda point: distance_to(here, point).item())
+        return Basin(nearest.numpy())
 
     def state(self) -> dict[str, Any]:
         """Plain data; what was noted for a step is noted again when the step is repeated."""

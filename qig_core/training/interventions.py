@@ -195,7 +195,7 @@ def _descend(kernel: Kernel, text: Tensor, parameters: Sequence[nn.Parameter], l
 
 
 def _tokens(trainer: Trainer) -> Tensor:
-    return trainer.probe._tokens.to(trainer.kernel.embedding.device)
+    return trainer.probe.tokens.to(trainer.kernel.embedding.device)
 
 
 @torch.no_grad()

@@ -152,12 +152,16 @@ class Kernel(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Next-token logits [B, T, vocab] of tokens [B, T], T at most `context`."""
+        # The head lies outside the block and reads both halves freely.
+        return half_norm(self.last_state(tokens)) @ self.head.T
+
+    def last_state(self, tokens: Tensor) -> Tensor:
+        """[B, T, d]: the residual state after the last pass, before the head's norm, with its graph."""
         weights = self.block_weights()
         x = self._embed(tokens)
         for _ in range(self.config.passes):
             x = self._pass(x, weights).state
-        # The head lies outside the block and reads both halves freely.
-        return half_norm(x) @ self.head.T
+        return x
 
     @torch.no_grad()
     def observe(self, tokens: Tensor) -> tuple[Observation, ...]:

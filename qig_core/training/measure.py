@@ -68,6 +68,16 @@ class KernelProbe:
         self.probe_digest: str = digest.hexdigest()
         """blake3, hex, of tokens, positions and readout: measurements of unequal digest are not comparable."""
 
+    @property
+    def tokens(self) -> torch.Tensor:
+        """[B, T], on the CPU."""
+        return self._tokens
+
+    @property
+    def readout(self) -> FloatArray:
+        """R, [64, width]: the basin is softmax(R z)."""
+        return self._readout
+
     def facts(self) -> dict[str, Any]:
         """What two runs must share for their phi, kappa and basin to be comparable, as plain data for a manifest."""
         return {

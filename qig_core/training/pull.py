@@ -25,15 +25,8 @@ def basin(kernel: Kernel, probe: KernelProbe) -> Tensor:
     """
     device = kernel.embedding.device
     with one_thread():
-        pooled = half_norm(_last_state(kernel, probe._tokens.to(device))).double().mean(dim=(0, 1))
-        return torch.softmax(torch.from_numpy(probe._readout).to(device) @ pooled, dim=-1)
-
-
-def _last_state(kernel: Kernel, tokens: Tensor) -> Tensor:
-    x, weights = kernel._embed(tokens), kernel.block_weights()
-    for _ in range(kernel.config.passes):
-        x = kernel._pass(x, weights).state
-    return x
+        pooled = half_norm(kernel.last_state(probe.tokens.to(device))).double().mean(dim=(0, 1))
+        return torch.softmax(torch.from_numpy(probe.readout).to(device) @ pooled, dim=-1)
 
 
 def distance_to(here: Tensor, target: Basin | Tensor) -> Tensor:

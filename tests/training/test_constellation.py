@@ -312,6 +312,7 @@ def test_what_the_ocean_recommends_is_carried_out_where_the_configuration_allows
     for event in done:
         bound = event.data["bound"]
         assert 0.0 < bound["value"] <= bound["limit"]
+        assert event.data["after"]["distance_rad"] != event.data["before"]["distance_rad"]
         report = next(each for each in run.of("ocean") if each.step == event.step)
         asked = [each for each in report.data["recommendations"] if each["rung"] == "act"]
         assert event.data["gary"] in {each["gary"] for each in asked}

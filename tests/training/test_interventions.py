@@ -19,12 +19,13 @@ from qig_core.errors import ConfigError
 from qig_core.geometry.simplex import Basin, fisher_rao_distance
 from qig_core.training import interventions as module
 from qig_core.training.config import KernelConfig, build, preset
-from qig_core.training.corpus import default_corpus
+from qig_core.training.corpus import batch, default_corpus
 from qig_core.training.digests import parameter_digest
-from qig_core.training.interventions import Intervention, InterventionConfig, dream, escape, perturb, sleep
+from qig_core.training.interventions import Intervention, dream, escape, perturb, sleep
 from qig_core.training.kernel import Kernel
 from qig_core.training.noise import uniforms
 from qig_core.training.perturbation import fisher_diagonal, shake
+from qig_core.training.program_config import InterventionConfig
 from qig_core.training.trainer import Trainer
 
 CORPUS = default_corpus()
@@ -92,7 +93,7 @@ def act(verb: str, past: Past) -> Act:
 
 def said(trainer: Trainer) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = trainer.kernel(trainer.probe._tokens)
+        logits: Tensor = trainer.kernel(trainer.probe.tokens)
     return logits.double().log_softmax(dim=-1)
 
 
@@ -263,6 +264,8 @@ def test_what_is_dreamt_is_a_function_of_weights_seed_and_step(past: Past, gary:
         return told
 
     assert text(1, 100) == text(1, 100)
+    first = batch(CORPUS.train, seed=1, step=100, batch_size=2, context=1)[:, 0]
+    assert [line[0] for line in text(1, 100)] == first.tolist()
     younger = past.trainer()
     younger.load(copy.deepcopy(past.snapshot))
     assert text(1, 100) not in (text(2, 100), text(1, 101), text(1, 100, younger))
@@ -301,6 +304,7 @@ def test_a_perturbation_moves_what_is_said_as_far_as_it_is_to(gary: Trainer) -> 
     assert found.after["kl_predicted_nats"] == pytest.approx(SETTINGS.perturb_kl_nats)
     assert found.bound.value == pytest.approx(divergence(before, said(gary)), rel=1e-6)
     assert found.bound.value == pytest.approx(SETTINGS.perturb_kl_nats, rel=0.3)
+    assert found.bound.limit == 2.0 * SETTINGS.perturb_kl_nats
     assert found.before["distance_rad"] == pytest.approx(0.0, abs=1e-6)
     assert found.after["distance_rad"] == pytest.approx(found.after["moved_rad"], abs=1e-6)
     assert found.after["moved_rad"] > 0.03  # of two Garys that coincide, one alone is then no collapse any more
@@ -326,7 +330,7 @@ def test_garys_with_seeds_of_their_own_go_different_ways(past: Past) -> None:
 
 
 def test_the_noise_is_weaker_where_it_matters_more(past: Past, gary: Trainer) -> None:
-    kernel, tokens = gary.kernel, gary.probe._tokens
+    kernel, tokens = gary.kernel, gary.probe.tokens
     outputs = kernel(tokens)
     noise = uniforms(64 * tokens.numel(), seed=9, step=9, stream="labels").view(64, *tokens.shape)
     diagonal = fisher_diagonal(outputs, gary.learning, noise)
@@ -340,6 +344,15 @@ def test_the_noise_is_weaker_where_it_matters_more(past: Past, gary: Trainer) ->
         0.1 * float(diagonal.mean()) + float(diagonal[least].mean())
     )
     assert ratio == pytest.approx(wanted, rel=0.6)
+
+
+def test_parameters_that_change_nothing_that_is_said_are_not_shaken(gary: Trainer) -> None:
+    gary.kernel.set_gain(0.0)
+    cross = list(gary.kernel.cross_parameters().values())
+    digest = parameter_digest(gary.kernel)
+    given = {"kl_nats": 0.01, "draws": 2, "damping": 1.0, "seed": 0, "step": 0}
+    assert math.isnan(shake(gary.kernel, gary.probe.tokens, cross, **given))  # type: ignore[arg-type]
+    assert parameter_digest(gary.kernel) == digest
 
 
 def small_kernel() -> tuple[Kernel, list[Tensor]]:

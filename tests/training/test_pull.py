@@ -125,6 +125,15 @@ def test_the_target_is_a_constant_whatever_it_was_made_from(kernel: Kernel) -> N
     assert not torch.equal(basin(other, PROBE), basin(kernel, PROBE))
 
 
+def test_a_target_made_from_the_kernel_itself_is_a_constant_too(kernel: Kernel, target: Basin) -> None:
+    """As the mean of all basins is: no gradient goes round by it."""
+    mean = 0.5 * (basin(kernel, PROBE) + torch.from_numpy(target))
+    found, wanted = (descent(kernel, PROBE, each, moving(kernel)) for each in (mean, mean.detach().clone()))
+    assert found is not None
+    assert wanted is not None
+    assert (found.distance, found.slope) == (wanted.distance, wanted.slope)
+
+
 def test_nothing_but_what_may_move_moves(kernel: Kernel, target: Basin) -> None:
     before = {name: tensor.clone() for name, tensor in kernel.state_dict().items()}
     kernel.eval()

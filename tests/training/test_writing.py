@@ -157,3 +157,8 @@ def test_the_noise_of_a_seed_never_changes() -> None:
 def test_an_index_without_probability_is_never_drawn(noise: float, token: int) -> None:
     logits = torch.tensor([-math.inf, math.log(0.25), -math.inf, math.log(0.75), -math.inf])
     assert int(drawn(logits, torch.tensor(noise, dtype=torch.float64))) == token
+
+
+def test_on_the_edge_of_two_the_second_is_drawn() -> None:
+    noise = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    assert drawn(torch.zeros(3, 4), noise).tolist() == [1, 2, 3]
