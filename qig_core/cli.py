@@ -453,6 +453,34 @@ def demo(
     raise typer.Exit(run_demo(runs or default_root(), steps))
 
 
+@app.command()
+def experiment(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="EXPERIMENT", help="suppression, awakening, observers, or all.", show_default=False),
+    ],
+    seeds: Annotated[int, typer.Option(help="Runs of each kind, from seed 0 on; at least 2.")] = 3,
+    preset: Annotated[str, typer.Option(help="What the runs start from: default or tiny.")] = "tiny",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where EXPERIMENT.json and .svg go, and the runs.")] = Path(
+        "experiments"
+    ),
+    json: Json = False,
+) -> None:
+    """Train what an experiment needs, and judge it by the rule that was written down before the data.
+
+    The runs lie in DIR/runs; one that has ended is taken as it is, one that was stopped is gone on with. Exit 1: an
+    experiment fails; 0: it passes, or is inconclusive, and says so.
+    """
+    _need("torch", "train")
+    _need("matplotlib", "experiments")
+    from qig_core.training.process import settle
+
+    settle()  # before torch
+    from qig_core.commands.experimenting import run_experiments
+
+    raise typer.Exit(run_experiments(name, preset=preset, seeds=seeds, out=out, json=json))
+
+
 def main() -> None:
     """The console script: errors of ours become one sentence and their exit code."""
     try:

@@ -175,7 +175,7 @@ class Phases:
                 id="heldout_branch",
                 label="held-out loss over the branch at g = 0",
                 comparison="<=",
-                limit=0.0,
+                limit=settings.branch_margin_nats,
                 unit="nats",
                 value=behind,
                 reason="not evaluated yet",

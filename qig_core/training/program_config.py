@@ -58,6 +58,9 @@ class CharlieConfig:
     """Dormant: by so much must held-out loss have fallen since the first evaluation."""
     heldout_factor: float = 1.05
     """Awakening: held-out loss stays within this times what it was before, at every evaluation."""
+    branch_margin_nats: float = 0.05
+    """Awakening: in the end held-out loss is above the branch's by at most this. Two kernels that were trained alike
+    differ by half as much (docs/experiments.md)."""
     alpha: float = 0.01
     """Awakening: significance at which phi is said to rise."""
     graduation_share: float = 0.8
@@ -66,7 +69,9 @@ class CharlieConfig:
     def __post_init__(self) -> None:
         positive(self, "dormant_steps", "awakening_steps", "settling_steps", "demonstration_steps")
         positive(self, "phi_max", "graduation_share")
-        require(math.isfinite(self.margin_nats), f"margin_nats is {self.margin_nats}: it must be finite")
+        for name in ("margin_nats", "branch_margin_nats"):
+            value = getattr(self, name)
+            require(math.isfinite(value), f"{name} is {value}: it must be finite")
         require(self.heldout_factor >= 1.0, f"heldout_factor is {self.heldout_factor}: it must be at least 1")
         require(0.0 < self.alpha <= 1.0, f"alpha is {self.alpha}: it must lie in (0, 1]")
 

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import random
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from qig_core.measures.transition import equal_parts
 from qig_core.training.config import KernelConfig
 from qig_core.training.kernel import Kernel
 from qig_core.training.measure import KernelProbe
+from tests import warm
 from tests.measures.foreign import CONTEXT, TOKENS, VOCAB, Encoder, Lstm, Recurrent, bert, gpt2, llama, logits_of, mlp
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
@@ -39,8 +39,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "bert": (bert, "encoder.layer.1", "forward"),
 }
 WITHOUT_ATTENTION = ("lstm", "mlp")
-ROOT = Path(__file__).parents[2]
-IN_THE_REPOSITORY: Any = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
 
 
 def made(make: Callable[[], nn.Module]) -> nn.Module:
@@ -332,9 +330,7 @@ print(alone, trained(sys.argv[1], True, TOKENS) == alone, trained(sys.argv[1], T
 
 @pytest.mark.parametrize("how", ["wrapped", "in place", "by layer"])
 def test_a_compiled_model_stays_compiled_and_gives_the_same_bits(how: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED, how], capture_output=True, text=True, timeout=240, **IN_THE_REPOSITORY
-    )
+    done = warm.run(warm.code, COMPILED, how)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.endswith("True, 0) True True\n")
 
@@ -368,14 +364,7 @@ distributed.destroy_process_group()
 def test_one_rank_of_two_may_measure_alone(tmp_path: Path) -> None:
     loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}  # whatever the host's name resolves to
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", DISTRIBUTED, str(rank), str(tmp_path / "meet")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=IN_THE_REPOSITORY["env"] | loopback,
-        )
+        warm.Warm(warm.code, [DISTRIBUTED, str(rank), tmp_path / "meet"], env=os.environ | loopback)
         for rank in range(2)
     ]
     ends = [rank.communicate(timeout=240) for rank in ranks]
