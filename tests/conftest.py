@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -10,6 +11,19 @@ from hypothesis import settings
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# The workers of pytest-xdist share the cores already: threads of OpenMP beside them only spin, and doubled the CPU time
+# of a test. Set before torch is imported, here and in every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A third of the time went into looking through what stays anyway: modules, and the tests themselves.
+gc.set_threshold(10_000, 10, 10)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+
 
 # Nobody is to be alerted by a test: the settings of whoever runs them are not theirs.
 os.environ.pop("QIG_SETTINGS", None)

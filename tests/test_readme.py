@@ -13,6 +13,7 @@ from validation import tables
 
 from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.rundir.layout import list_runs
+from tests import warm
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,8 +56,8 @@ def test_the_five_lines_of_the_checkpointer_work(document: str, tmp_path: Path) 
     text = (ROOT / document).read_text(encoding="utf-8")
     (snippet,) = (code for code in re.findall(r"```python.*?\n(.*?)```", text, re.DOTALL) if "Checkpointer(" in code)
     for steps in ("2", "4"):
-        words = [sys.executable, "-c", LOOP + snippet.replace("2000", steps)]
-        subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        done = warm.run(warm.code, LOOP + snippet.replace("2000", steps), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
     (run,) = list_runs(tmp_path / "runs")
     assert [found.step for found in list_checkpoints(run)] == [4, 2]
 
@@ -66,8 +67,8 @@ def test_the_partial_load_of_the_document_works(tmp_path: Path) -> None:
     (snippet,) = re.findall(r"```python partial\n(.*?)```", text, re.DOTALL)
     saved = "torch.save({'encoder.0.weight': torch.ones(3, 2), 'encoder.9.bias': torch.ones(1)}, 'weights.pt')\n"
     shown = "assert model[0].weight.sum() == 6\n"
-    words = [sys.executable, "-c", LOOP + saved + snippet + shown]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    done = warm.run(warm.code, LOOP + saved + snippet + shown, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in ("9.bias", "1.weight", "0.bias"))
 
 

@@ -1,7 +1,5 @@
 """N steps = k + resume + (N - k), bit by bit: a kernel with dropout, AdamW, a schedule and a shuffled loader."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from qig_core.checkpoints.catalog import list_checkpoints
 from qig_core.rundir.layout import RunDir, list_runs
 from qig_core.rundir.reader import read_all
 from qig_core.rundir.schema import Event, Sample
+from tests import warm
 
 # A loop as people write it: an epoch is not finished when a checkpoint is made.
 LOOP = """
@@ -63,8 +62,7 @@ STEPS = 40
 
 
 def loop(root: Path, *, every: int, fatal: int = -1, asynchronous: bool = False) -> RunDir:
-    words = [sys.executable, "-c", LOOP, str(root), str(STEPS), str(every), str(fatal), str(int(asynchronous))]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    done = warm.run(warm.code, LOOP, root, *map(str, (STEPS, every, fatal, int(asynchronous))))
     assert done.returncode == (0 if fatal < 0 else -9), done.stderr
     (run,) = list_runs(root)
     return run
@@ -78,22 +76,21 @@ def payload(run: RunDir) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return payload(loop(tmp_path_factory.mktemp("whole"), every=1000))
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The run that was never stopped; not to be changed."""
+    return loop(tmp_path_factory.mktemp("whole"), every=1000)
 
 
 @pytest.mark.parametrize(("every", "fatal"), [(7, 9), (13, 39)])
-def test_n_steps_are_k_and_a_resume_and_the_rest(
-    whole: dict[str, bytes], tmp_path: Path, every: int, fatal: int
-) -> None:
+def test_n_steps_are_k_and_a_resume_and_the_rest(whole: RunDir, tmp_path: Path, every: int, fatal: int) -> None:
     loop(tmp_path, every=every, fatal=fatal)
     run = loop(tmp_path, every=every)
     restored = [e.step for e in read_all(run.events, Event) if isinstance(e, Event) and e.kind == "restored"]
     assert restored == [every * (fatal // every)]
-    torn = payload(run)
-    assert torn.keys() == whole.keys()
-    for name in whole.keys() - {"state.json"}:  # in it the monitor counts its own checks
-        assert torn[name] == whole[name], name
+    torn, unbroken = payload(run), payload(whole)
+    assert torn.keys() == unbroken.keys()
+    for name in unbroken.keys() - {"state.json"}:  # in it the monitor counts its own checks
+        assert torn[name] == unbroken[name], name
 
 
 def test_a_copy_that_is_written_while_training_goes_on_is_of_its_step(tmp_path: Path) -> None:
@@ -107,10 +104,9 @@ def test_a_copy_that_is_written_while_training_goes_on_is_of_its_step(tmp_path: 
             assert (mine.path / file).read_bytes() == (theirs.path / file).read_bytes(), (mine.step, file)
 
 
-def test_the_losses_after_a_resume_are_those_of_the_run_that_was_never_stopped(tmp_path: Path) -> None:
-    whole = loop(tmp_path / "whole", every=1000)
-    loop(tmp_path / "torn", every=10, fatal=25)
-    torn = loop(tmp_path / "torn", every=10)
+def test_the_losses_after_a_resume_are_those_of_the_run_that_was_never_stopped(whole: RunDir, tmp_path: Path) -> None:
+    loop(tmp_path, every=10, fatal=25)
+    torn = loop(tmp_path, every=10)
     losses = [
         {s.step: s.m.get("loss") for s in read_all(r.telemetry(), Sample) if isinstance(s, Sample)}
         for r in (whole, torn)

@@ -11,17 +11,29 @@ from typing import Any
 from qig_core.rundir.layout import list_runs
 from qig_core.rundir.reader import read_all
 from qig_core.rundir.schema import Sample
+from tests.warm import Warm, console_script
+
+_LOADS_TORCH = ("train", "measure")
 
 
-def start_core(*arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
-    """qig-core in a process of its own, its output captured."""
+def start_core(
+    *arguments: str | Path, cwd: Path | None = None, cold: bool = False, **options: Any
+) -> "subprocess.Popen[str] | Warm":
+    """qig-core in a process of its own, its output captured.
+
+    One that will load torch is forked from a process that has it; as a person starts it if `cold`, or with options.
+    """
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    if arguments[0] in _LOADS_TORCH and not cold and not options:
+        return Warm(console_script, arguments, cwd=cwd, env=environment)
     return subprocess.Popen(
         [sys.executable, "-m", "qig_core.cli", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
+        cwd=cwd,
+        env=environment,
         **options,
     )
 

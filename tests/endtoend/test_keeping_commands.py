@@ -20,6 +20,7 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import read_all, read_manifest
 from qig_core.rundir.schema import Event
 from tests.endtoend.commands import core, core_json, start_core, wait_for_step
+from tests.warm import Warm
 
 OFTEN = """
 [cadence]
@@ -58,7 +59,7 @@ def run(ended: RunDir, tmp_path: Path) -> RunDir:
 @dataclass(frozen=True)
 class Live:
     run: RunDir
-    trainer: "subprocess.Popen[str]"
+    trainer: "subprocess.Popen[str] | Warm"
 
 
 @pytest.fixture(scope="module")

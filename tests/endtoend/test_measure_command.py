@@ -112,7 +112,7 @@ def test_another_text_is_said_to_be_another(finished: Path, tmp_path: Path) -> N
 
 
 def test_the_table_says_what_phi_is_comparable_with(finished: Path) -> None:
-    shown = core("measure", finished).stdout
+    shown = core("measure", finished, cold=True).stdout
     for part in ("Φ phi", "M = 4, rank 8, ε = 0.1", "of each pass", "κ kappa", "head", "explained", "entropy"):
         assert part in shown
 

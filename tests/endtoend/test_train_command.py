@@ -330,7 +330,7 @@ def test_a_full_disk_stops_the_run_in_order_and_keeps_what_was_written(tmp_path:
 
 
 def test_a_quiet_terminal_is_not_flooded(finished: Path, tmp_path: Path) -> None:
-    done = core("train", "--preset", "tiny", "--steps", "40", "--runs", tmp_path)
+    done = core("train", "--preset", "tiny", "--steps", "40", "--runs", tmp_path, cold=True)
     lines = done.stderr.splitlines()
     assert 3 <= len(lines) <= 25
     assert not any("\x1b" in line for line in lines)

@@ -21,6 +21,7 @@ from qig_core.rundir.schema import Event, Sample
 from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.safety.monitor import SafetyMonitor
 from qig_core.safety.profile import DEFAULT
+from tests import warm
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "your_own_loop.py"
 README = Path(__file__).parents[2] / "README.md"
@@ -82,8 +83,7 @@ def snippet_with(text: str) -> str:
 
 
 def test_the_probed_loop_in_the_readme_records_phi_and_the_basin(tmp_path: Path) -> None:
-    argv = [sys.executable, "-c", PROBED + snippet_with("Probe(")]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = warm.run(warm.code, PROBED + snippet_with("Probe("), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "layers.1 1 measurement of" in done.stdout
     run = the_run(tmp_path / "runs")
@@ -95,8 +95,7 @@ def test_the_probed_loop_in_the_readme_records_phi_and_the_basin(tmp_path: Path)
 
 
 def test_the_loop_in_the_readme_runs_and_keeps_its_last_weights(tmp_path: Path) -> None:
-    argv = [sys.executable, "-c", MODEL + snippet_with("sys.exit")]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = warm.run(warm.code, MODEL + snippet_with("sys.exit"), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     (found,) = list_checkpoints(the_run(tmp_path / "runs"))
     assert found.manifest is not None
@@ -104,11 +103,7 @@ def test_the_loop_in_the_readme_runs_and_keeps_its_last_weights(tmp_path: Path) 
 
 
 def test_the_example_stops_in_order_on_sigterm(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(EXAMPLE), "--runs", str(tmp_path), "--steps", "1000000"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = warm.Warm(warm.file, [EXAMPLE, "--runs", tmp_path, "--steps", "1000000"])
     try:
         end = time.monotonic() + 60
         while not any(run.telemetry().stat().st_size > 10_000 for run in list_runs(tmp_path)):
@@ -129,9 +124,7 @@ def test_the_example_stops_in_order_on_sigterm(tmp_path: Path) -> None:
 
 
 def run_example(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(EXAMPLE), *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
-    )
+    return warm.run(warm.file, EXAMPLE, *arguments)
 
 
 def test_the_example_goes_on_with_its_run(tmp_path: Path) -> None:
@@ -187,8 +180,7 @@ with IntegratedMonitor.open(
 
 
 def run_loop(root: Path, resume: str = "", fatal: int = -1) -> RunDir:
-    arguments = [sys.executable, "-c", LOOP, str(root), resume, str(fatal)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    done = warm.run(warm.code, LOOP, root, resume, str(fatal))
     assert done.returncode == (0 if fatal < 0 else -signal.SIGKILL), done.stderr
     return the_run(root)
 
@@ -338,11 +330,7 @@ def test_a_loop_that_saves_its_generators_itself_is_left_alone(tmp_path: Path) -
 
 
 def test_a_run_whose_directory_vanishes_stops_with_one_sentence_and_74(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(EXAMPLE), "--runs", str(tmp_path / "runs"), "--steps", "10000000"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = warm.Warm(warm.file, [EXAMPLE, "--runs", tmp_path / "runs", "--steps", "10000000"])
     try:
         end = time.monotonic() + 60
         while not any(run.telemetry().stat().st_size > 10_000 for run in list_runs(tmp_path / "runs")):

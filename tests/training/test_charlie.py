@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +23,7 @@ from qig_core.training.corpus import default_corpus
 from qig_core.training.kernel import Kernel
 from qig_core.training.loop import Started, train
 from qig_core.training.runs import begin
+from tests.warm import Warm, console_script
 
 SMALL: dict[str, Any] = {
     "steps": 131,
@@ -321,28 +320,25 @@ def test_what_cannot_be_is_refused_in_words(over: dict[str, Any], problem: str) 
 
 
 @pytest.fixture
-def trainer(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def trainer(tmp_path: Path) -> Iterator[Callable[..., Warm]]:
     """`qig-core train`, to be killed."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Warm] = []
     config = tmp_path / "small.toml"
     config.write_text(to_toml(values(cadence={"checkpoint_every": 5})))
 
-    def begin_process(*arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "qig_core.cli", "train", *arguments]
-        if "--resume" not in arguments:
-            command += ["--config", str(config)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def begin_process(*arguments: str) -> Warm:
+        more = () if "--resume" in arguments else ("--config", config)
+        process = Warm(console_script, ["train", *arguments, *more])
         started.append(process)
         return process
 
     yield begin_process
     for process in started:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.wait()
 
 
-def _wait_for_step(run: RunDir, step: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for_step(run: RunDir, step: int, process: Warm) -> None:
     """Until the run has recorded a step, and its trainer still lives."""
     ends = time.monotonic() + 60.0
     while time.monotonic() < ends:
@@ -356,7 +352,7 @@ def _wait_for_step(run: RunDir, step: int, process: subprocess.Popen[bytes]) -> 
 
 
 def test_a_kill_in_every_phase_changes_nothing_of_what_becomes_of_the_run(
-    trainer: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, whole: Run
+    trainer: Callable[..., Warm], tmp_path: Path, whole: Run
 ) -> None:
     run = RunDir(tmp_path / "killed")
     process = trainer("--runs", str(tmp_path), "--id", "killed")
