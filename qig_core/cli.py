@@ -119,7 +119,7 @@ def train(
         given = configuration.merge(given, {"constellation": {"garys": garys}})
     if program is not None and given.get("program", program) != program:
         raise UsageError(f"--program {program}, but {str(config)!r} is for {given['program']}")
-    if won := configuration.overridden(start, given):
+    if preset is not None and (won := configuration.overridden(start, given)):
         tell(f"qig-core: {str(config)!r} wins over --preset {preset} in {', '.join(won)}")
     if steps is not None:
         given = configuration.merge(given, {"steps": steps})
@@ -303,6 +303,10 @@ def show(run: Run, runs: Runs = None, json: Json = False) -> None:
         "regime": summary.regime or "–",
     }
     rows = [*facts.items(), *lineage_rows(lineage)]
+    if (program := manifest.config.get("program", "kernel")) != "kernel":
+        from qig_core.commands.ocean import where_it_stands
+
+        rows.insert(4, ("trains", f"{program}  {where_it_stands(summary.run)}"))
     for metric, number in sorted(summary.metrics.items()):
         shown = summary.nonfinite.get(metric, "not measured") if number is None else f"{number:.6g}"
         rows.append((metric, shown))
@@ -313,7 +317,7 @@ def show(run: Run, runs: Runs = None, json: Json = False) -> None:
 @app.command()
 def ocean(
     run: Run,
-    at: Annotated[int | None, typer.Option(metavar="STEP", help="The last report up to there. (default: all)")] = None,
+    at: Annotated[int | None, typer.Option(metavar="STEP", help="The last one up to there. (default: of all)")] = None,
     runs: Runs = None,
     json: Json = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """The README's pictures, taken from recorded runs: `make screenshots`.
 
-The runs are real ones of `qig-core train`, recorded once into screenshots/.recorded (a quarter of an hour on two cores) and kept
-there: pictures that are made again from the same recording are the same.
+The runs are real ones of `qig-core train`, recorded once into screenshots/.recorded (a quarter of an hour on two cores)
+and kept there: pictures that are made again from the same recording are the same.
 """
 
 import os

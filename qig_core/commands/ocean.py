@@ -25,9 +25,21 @@ def report_at(run: RunDir, step: int | None) -> Event:
         if step is None or (event.step is not None and event.step <= step):
             found = event
     if found is None:
-        when = "" if step is None else f" up to step {step}"
-        raise UsageError(f"run {run.id!r} has no report of an Ocean{when}: only a constellation has one")
+        why = "only a constellation has one" if step is None else f"none up to step {step}"
+        raise UsageError(f"run {run.id!r} has no such report of an Ocean: {why}")
     return found
+
+
+def where_it_stands(run: RunDir) -> str:
+    """The phase that a run is in, or how many Garys it has, in a few words; empty where nothing was told yet."""
+    told = ""
+    for event in read_all(run.events, Event):
+        if isinstance(event, Event) and event.kind == "phase" and isinstance(event.data.get("guards"), list):
+            name, state, reason = (str(event.data.get(key, "")) for key in ("name", "state", "reason"))
+            told = f"{name}, {state} at step {event.step}" + (f": {reason}" if reason else "")
+        elif isinstance(event, Event) and event.kind == "ocean" and isinstance(event.data.get("garys"), list):
+            told = f"{len(event.data['garys'])} Garys, seen by the Ocean at step {event.step}"
+    return told
 
 
 def show(event: Event, *, json: bool) -> None:

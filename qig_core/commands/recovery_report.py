@@ -250,7 +250,9 @@ def what(event: Event) -> str:
 
 
 def _plain(value: Any) -> str:
-    return " ".join(str(each) for each in value[:8]) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    return " ".join(str(each.get("id", "…") if isinstance(each, Mapping) else each) for each in value[:8])
 
 
 def _say(sentence: str) -> None:

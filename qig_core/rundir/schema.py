@@ -15,7 +15,7 @@ FORMAT_MINOR = 4
 """1: `restored` says how, `soft_reset` events, a `condition` event may hold the window that fired it.
 2: `keep` in run.json, `tagged` events, `sha256` of a checkpoint's file, a seal in tags.json.
 3: `upto` of a reference line: a band; `statistic` of a `condition` event.
-4: guards of a `phase` event are objects; `generated`, `ocean` and `intervention` events; checkpoints of reason phase."""
+4: guards of a `phase` event are objects; `generated`, `ocean`, `intervention` events; checkpoints of reason phase."""
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")

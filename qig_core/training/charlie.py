@@ -8,7 +8,7 @@ guards compare with them at equal steps. What the guards say is `phases`' to dec
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from qig_core.rundir.schema import MetricSpec
 from qig_core.safety.abort import Cause
 from qig_core.safety.integrated import IntegratedMonitor
 from qig_core.safety.profile import OFF, Profile, SoftReset, Threshold
+from qig_core.safety.verdict import State, Verdict
 from qig_core.training.config import TrainConfig
 from qig_core.training.corpus import Corpus, probe_batch
 from qig_core.training.digests import parameter_digest
@@ -46,6 +47,7 @@ class Charlie:
 
     relieve = None
     outcome = ""
+    remedy = ""
 
     def __init__(self, config: TrainConfig, corpus: Corpus) -> None:
         assert config.charlie is not None
@@ -76,6 +78,8 @@ class Charlie:
         """At the last evaluation."""
         self._seen: dict[str, Look] = {}
         self._learnt: dict[str, Metrics] = {}
+        self._condition: State = "unarmed"
+        """What was told of the phase as a condition."""
         self._told = False
         """Whether the phase was told of in this session."""
         self._step = 0
@@ -218,6 +222,7 @@ class Charlie:
         holds = all(guard.state == "ok" for guard in guards)
         state, reason = "judged", ""
         if failed or (not holds and step >= phases.latest):
+            self.remedy = _remedy(phases, final=bool(failed))
             wanting = failed or [guard for guard in guards if guard.state != "ok"]
             state, reason = "failed", "; ".join(guard.text() for guard in wanting)
             name = phases.data(state, guards)["name"]
@@ -230,8 +235,30 @@ class Charlie:
                 monitor.want_checkpoint("phase")
             else:
                 reason = self.outcome = "graduated" if self.settings.suppressed else "the control integrates"
+        self._tell_condition(step, monitor, state, guards)
         severity = "critical" if state == "failed" else "info"
         monitor.writer.event("phase", step=step, severity=severity, **phases.data(state, guards, reason))
+
+    def _tell_condition(self, step: int, monitor: IntegratedMonitor, state: str, guards: Sequence[Guard]) -> None:
+        """That a run was stopped by its phase stands among the conditions; a session that goes on takes it back."""
+        said: State = "critical" if state == "failed" else "ok"
+        if said == self._condition:
+            return
+        self._condition = said
+        verdict = Verdict(
+            id="phase",
+            state=said,
+            metric="guards that hold",
+            comparison=">=",
+            limit=float(len(guards)) if state == "failed" else None,
+            unit="",
+            value=float(sum(guard.state == "ok" for guard in guards)),
+            since_step=step,
+            dwell=1,
+            cause=tuple(guard.id for guard in guards if guard.state != "ok") if state == "failed" else (),
+        )
+        severity = "critical" if said == "critical" else "info"
+        monitor.writer.event("condition", step=step, severity=severity, **verdict.data())
 
     def _look_at_guards(self, step: int, phi: float | None) -> list[Guard]:
         phases, heldout = self.phases, self._heldout
@@ -263,6 +290,16 @@ class Charlie:
         length = self.config.kernel.context
         written = generate(self.trainer.kernel, prompt, length, seed=self.config.seed, step=step)
         return {"prompt": _text(prompt), "text": _text(written)}
+
+
+def _remedy(phases: Phases, *, final: bool) -> str:
+    """What a person can do where a phase did not end."""
+    if final:
+        return "more steps would not cure it"
+    if phases.name == "demonstration":
+        step = phases.since - 1
+        return f"its kernel is frozen; train longer before that: qig-core train --fork RUN@{step} --steps MORE"
+    return f"give it more than {phases.steps} steps: qig-core train --resume RUN --steps MORE"
 
 
 def _text(tokens: torch.Tensor) -> str:

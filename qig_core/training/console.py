@@ -25,6 +25,8 @@ def drive(started: Started) -> int:
     if monitor.exit_code == ExitCode.OK:
         outcome = f", {started.program.outcome}" if started.program.outcome else ""
         tell(f"done: {step} steps{outcome}; see it with: {command('qig-tui', run.path)}")
+    elif run.exists() and started.program.remedy:
+        tell(started.program.remedy.replace("RUN", command(run.path)))
     elif run.exists():
         tell(how_to_go_on(run, monitor.exit_code))
     return int(monitor.exit_code)

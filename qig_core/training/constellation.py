@@ -35,6 +35,7 @@ class Constellation:
     """The program `constellation`; see the module."""
 
     outcome = ""
+    remedy = ""
 
     def __init__(self, config: TrainConfig, corpus: Corpus) -> None:
         assert config.constellation is not None

@@ -320,16 +320,14 @@ def _numbers(seen: Sighting, reasons: dict[str, str]) -> dict[str, float | None]
 def _nearest(
     i: int, sightings: Sequence[Sighting], placed: Sequence[int], found: Formation | None
 ) -> tuple[str, float] | None:
-    """Of the Garys that Gary i is to be apart from, the nearest: of a pair the observer is to move, else the later."""
+    """Of the Garys that Gary i is to be apart from, the nearest: of a pair the later is to move, whatever the roles.
+
+    Under a routing that takes turns the observer of a pair is soon the other one, and evidence would never add up.
+    """
     if found is None or i not in placed:
         return None
     row = found.distances[placed.index(i)]
-    mine = sightings[i].role == "observer"
-    pairs = []
-    for distance, j in zip(row.tolist(), placed, strict=True):
-        theirs = sightings[j].role == "observer"
-        if j != i and (mine, i) > (theirs, j):
-            pairs.append((distance, j))
+    pairs = [(distance, j) for distance, j in zip(row.tolist(), placed, strict=True) if j < i]
     if not pairs:
         return None
     distance, j = min(pairs)

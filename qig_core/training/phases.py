@@ -53,7 +53,7 @@ class Guard:
     def data(self) -> dict[str, Any]:
         """As the event of a phase has it."""
         kept = {name: getattr(self, name) for name in ("id", "label", "comparison", "limit", "unit", "value", "reason")}
-        return kept | {"state": self.state}
+        return kept | {"state": self.state, "reason": self.reason if self.value is None else ""}
 
 
 @dataclass(kw_only=True)

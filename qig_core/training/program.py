@@ -62,6 +62,11 @@ class Program(Protocol):
         ...
 
     @property
+    def remedy(self) -> str:
+        """What to do where the program itself stopped the run; empty where it did not."""
+        ...
+
+    @property
     def tokens_per_step(self) -> int: ...
 
     def state(self) -> dict[str, Any]:
@@ -108,6 +113,7 @@ class Solo:
 
     relieve = None
     outcome = ""
+    remedy = ""
 
     def __init__(self, config: TrainConfig, corpus: Corpus) -> None:
         self.config = config

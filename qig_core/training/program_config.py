@@ -104,6 +104,8 @@ class OceanConfig:
 
     def __post_init__(self) -> None:
         positive(self, "window", "collapse_floor_rad", "slack", "threshold", "patience")
+        floor = self.collapse_floor_rad
+        require(floor <= math.pi, f"collapse_floor_rad is {floor}: no distance is more than π")
         require(self.window >= 8, f"window is {self.window}: it must be at least 8")
         require(self.cooldown >= 0, f"cooldown is {self.cooldown}: it must not be negative")
 

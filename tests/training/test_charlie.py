@@ -187,6 +187,10 @@ def test_a_guard_that_never_passes_stops_the_run_after_its_budget_and_says_which
     assert run.phases()[-1] == ("dormant", "failed")
     assert run.of("phase")[-1].step == LATEST
     assert run.of("emergency")
+    told = [event for event in run.of("condition") if event.data["id"] == "phase"]
+    assert [event.data["state"] for event in told] == ["ok", "critical"]
+    assert told[-1].data["cause"] == ["heldout_fell"]
+    assert "--resume RUN --steps MORE" in charlie_of(started).remedy
     assert run.samples[-1].step == LATEST
     more = requests.resume(
         run.run, None, {"steps": SMALL["steps"] + 7}, [], requests.Place(runs=tmp_path), new_corpus=False
