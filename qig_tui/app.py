@@ -164,7 +164,7 @@ class QigApp(App[int]):
     def open_run(self, run: RunDir) -> None:
         """Show a run, in the place of another one; one that this command started stays behind it."""
         try:
-            screen = self._run_screen(run, self.setup._replace(owned=False, at=None, screen="run"))
+            screen = self._run_screen(run, self.setup._replace(owned=False, at=None, screen="run", stream=None))
         except RunFormatError as error:
             self.notify(safe(error, 300), severity="error", markup=False)
             return

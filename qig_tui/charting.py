@@ -95,7 +95,11 @@ def _references(picture: RunPicture, spec: MetricSpec) -> tuple[ReferenceLine, .
     limits = []
     for condition in picture.journal.conditions.values():
         limit = condition.limit
-        if condition.metric != spec.name or condition.comparison not in ("≤", "≥") or condition.state == "unarmed":
+        if (
+            condition.metric != picture.of_run(spec.name)
+            or condition.comparison not in ("≤", "≥")
+            or condition.state == "unarmed"
+        ):
             continue
         if condition.statistic:
             # It holds for something else than the values that are drawn.

@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="with --once: the snapshot as JSON")
     made.add_argument("--at", type=int, metavar="STEP", help="show the run as it was at a step; also with --once")
     made.add_argument("--screen", choices=SCREENS, default="run", help="of a run the screen to open (default: run)")
+    made.add_argument("--stream", metavar="NAME", help="of a run the further stream to look at: control, branch, gary1")
     made.add_argument("--read-only", action="store_true", help="disable every command")
     made.add_argument("--screenshot", metavar="OUT.svg", help="write the first full screen as SVG and leave")
     made.add_argument("--size", type=_size, metavar="160x48", help="with --screenshot: columns x rows")
@@ -145,16 +146,17 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if arguments.size and not arguments.screenshot:
         made.error("--size belongs to --screenshot")
     is_note = bool(arguments.path) and arguments.path.endswith(".md") and os.path.isfile(arguments.path)
-    if is_note and (arguments.once or arguments.at is not None or arguments.screen != "run"):
-        return _refuse(f"{arguments.path!r} is a file of notes; --once, --at and --screen belong to runs")
+    of_one = arguments.at is not None or arguments.screen != "run" or arguments.stream is not None
+    if is_note and (arguments.once or of_one):
+        return _refuse(f"{arguments.path!r} is a file of notes; --once, --at, --screen and --stream belong to runs")
     try:
         path, is_run = (arguments.path, False) if is_note else find(arguments.path)
     except ValueError as error:
         return _refuse(str(error))
-    if not is_run and (arguments.at is not None or arguments.screen != "run"):
-        return _refuse(f"{path!r} holds several runs; --at and --screen belong to one of them")
+    if not is_run and of_one:
+        return _refuse(f"{path!r} holds several runs; --at, --screen and --stream belong to one of them")
     if arguments.once:
-        return _once(path, is_run, at=arguments.at, as_json=arguments.json)
+        return _once(path, is_run, at=arguments.at, stream=arguments.stream, as_json=arguments.json)
     return _screen(path, is_run, arguments)
 
 
@@ -165,7 +167,7 @@ def _refuse(sentence: str) -> int:
     return USAGE
 
 
-def _once(path: str, is_run: bool, *, at: int | None, as_json: bool) -> int:
+def _once(path: str, is_run: bool, *, at: int | None, stream: str | None, as_json: bool) -> int:
     from qig_core.errors import RunFormatError
     from qig_core.rundir.layout import RunDir, list_runs
     from qig_tui.once import exit_code, render, take
@@ -175,7 +177,7 @@ def _once(path: str, is_run: bool, *, at: int | None, as_json: bool) -> int:
     try:
         for index, run in enumerate(runs):
             try:
-                picture = take(run, at=at)
+                picture = take(run, at=at, stream=stream)
             except (RunFormatError, LookupError) as error:
                 # Of several runs the others can still be told.
                 code = _refuse(str(error))
@@ -199,8 +201,8 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
     run = RunDir(os.path.abspath(path))
     if is_run:
         try:
-            open_run(run)
-        except RunFormatError as error:
+            open_run(run, arguments.stream)
+        except (RunFormatError, LookupError) as error:
             return _refuse(str(error))
     screenshot = arguments.screenshot is not None
     if screenshot:
@@ -242,6 +244,7 @@ def _screen(path: str, is_run: bool, arguments: argparse.Namespace) -> int | Non
                 frame_s=REMOTE_FRAME_S if remote else FRAME_S,
                 at=arguments.at,
                 screen=arguments.screen,
+                stream=arguments.stream,
             ),
             theme=theme,
             memory=memory,

@@ -67,6 +67,23 @@ def file_id(run: "RunDir") -> str:
     return run.id if is_run_id(run.id) else "run"
 
 
+def stream_name(run: "RunDir", name: str) -> str:
+    """The name of a further stream that the run has.
+
+    Raises:
+        Refusal: it has none of that name, or its manifest cannot be read.
+    """
+    from qig_core.errors import RunFormatError
+    from qig_core.rundir.reader import read_manifest
+    from qig_tui.sources.telemetry import check_stream, streams_of
+
+    try:
+        check_stream(name, streams_of(run, read_manifest(run)))
+    except (RunFormatError, LookupError) as error:
+        raise Refusal(str(error)) from error
+    return name
+
+
 def refuse(program: str, refusal: Refusal) -> int:
     """Say why not; the exit code."""
     from qig_core.rundir.printable import printable

@@ -27,8 +27,8 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
     ":": operator.eq,
 }
 _TERM = re.compile(r'(-?)(?:([^\W\d]\w*)(:|>=|<=|>|<|=))?(?:"([^"]*)"?|(\S*))')
-_ROUTINE = {"checkpoint": "reason", "pruned": "how"}
-"""Kinds that come again and again when all is well, and the key of their data that says why they came."""
+_ROUTINE = {"checkpoint": "reason", "pruned": "how", "ocean": "", "generated": ""}
+"""Kinds that come again and again when all is well, and the key of their data that says why they came, if any does."""
 _ASKED_FOR = frozenset({"command", "emergency", "end"})
 """Reasons that are news even where the kind is routine."""
 _LOOKED_BACK = 8
@@ -160,7 +160,9 @@ def routine_reason(event: Event) -> str | None:
     """Why a routine event came; None for one that stands for itself."""
     if event.severity != "info" or event.kind not in _ROUTINE or event.data.get("error"):
         return None
-    reason = safe(event.data.get(_ROUTINE[event.kind]) or "", 40)
+    if event.data.get("sound") is False:
+        return None
+    reason = safe(event.data.get(_ROUTINE[event.kind]) or "", 40) if _ROUTINE[event.kind] else ""
     return None if reason in _ASKED_FOR else reason
 
 

@@ -1,15 +1,17 @@
 """What happened, folded from events: conditions as they stand, and the lists a screen shows. No Textual, no disk."""
 
-import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from qig_core.rundir.schema import Event, MetricSpec, Unreadable
-from qig_tui.records import NONFINITE
+from qig_tui.margin import LOWER, UPPER, Bounds, share_left
+from qig_tui.programs.phases import PhaseBook
+from qig_tui.programs.words import generated_words, intervention_words, ocean_words, phase_words, repeated
+from qig_tui.records import NONFINITE, as_float
 from qig_tui.text import compact, grouped, number, safe, unit_text
 
 STATES = ("unarmed", "ok", "warning", "critical")
@@ -18,9 +20,8 @@ SHOWN = ("unarmed", "ok", "unjudged", "warning", "critical")
 GLYPHS = {"unarmed": "○", "ok": "●", "unjudged": "▲", "warning": "▲", "critical": "✖"}
 SEVERITY_GLYPHS = {"info": "·", "warning": "▲", "critical": "✖"}
 _KEPT = 2000
-_MAX_CONDITIONS = 200
-_AT_MOST = {"<=", "≤", "<", "le", "lt", "max", "at_most", "below"}
-_AT_LEAST = {">=", "≥", ">", "ge", "gt", "min", "at_least", "above"}
+_MAX_CONDITIONS = 1024
+"""Enough for every limit of 64 Garys."""
 ALARMS = ("warning", "critical")
 IN_WORDS = {
     "finite": ("all finite", "not finite"),
@@ -29,16 +30,6 @@ IN_WORDS = {
 }
 """Comparisons without a number: what is said of a healthy condition, and of what it blames where it is not."""
 _HOW = {"resume": "on resume", "restore": "by a command", "soft_reset": "by a soft reset"}
-
-
-def as_float(value: object) -> float | None:
-    """A number; an integer that is beyond float64 is infinite."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,21 +72,15 @@ class Condition:
             return False
         return value > self.limit if self.comparison == "≤" else value < self.limit
 
-    def margin(self, value: float | None, bounds: tuple[float | None, float | None] | None) -> float | None:
+    def margin(self, value: float | None, bounds: Bounds) -> float | None:
         """The share of the way to the limit that is left: 1 far from it, 0 at it or beyond; None if unknowable.
 
         Args:
             bounds: the values that are possible; the way is measured from the far end where it is known, else from 0.
         """
-        if value is None or self.limit is None or math.isnan(value) or self.comparison not in ("≤", "≥"):
+        if self.comparison not in ("≤", "≥"):
             return None
-        low, high = bounds or (None, None)
-        far = high if self.comparison == "≥" else low
-        way = abs(self.limit - far) if far is not None and far != self.limit else abs(self.limit) or 1.0
-        left = value - self.limit if self.comparison == "≥" else self.limit - value
-        # Both may be beyond float64: how much of the way that is, nobody knows.
-        share = left / way
-        return None if math.isnan(share) else min(max(share, 0.0), 1.0)
+        return share_left(value, self.limit, is_upper=self.comparison == "≤", bounds=bounds)
 
 
 def _value_of(data: Mapping[str, Any]) -> float | None:
@@ -108,7 +93,7 @@ def _value_of(data: Mapping[str, Any]) -> float | None:
 def condition_of(data: Mapping[str, Any], step: int | None) -> Condition:
     """A condition event's data, whatever a foreign writer put there."""
     comparison = safe(data.get("comparison") or "", 16)
-    comparison = "≤" if comparison in _AT_MOST else "≥" if comparison in _AT_LEAST else comparison
+    comparison = "≤" if comparison in UPPER else "≥" if comparison in LOWER else comparison
     since = data.get("since_step")
     cause = data.get("cause")
     dwell = data.get("dwell")
@@ -137,6 +122,14 @@ class Journal:
         self._said: dict[str, str] = {}
         self.emergencies: deque[Event] = deque(maxlen=100)
         self.restored: deque[Event] = deque(maxlen=100)
+        self.phases = PhaseBook()
+        self.report: Event | None = None
+        """The Ocean's newest."""
+        self.interventions: deque[Event] = deque(maxlen=100)
+        self.generated: deque[Event] = deque(maxlen=100)
+        """What a frozen kernel wrote."""
+        self._repeated: dict[str, Hashable] = {}
+        """By kind what was said last, of kinds that come at every measurement."""
         self.specs: dict[str, MetricSpec] = {}
         """Declared after the start."""
         self.read = 0
@@ -148,6 +141,8 @@ class Journal:
         made.conditions, made.specs, made._said = dict(self.conditions), dict(self.specs), dict(self._said)
         made.events, made.emergencies = self.events.copy(), self.emergencies.copy()
         made.restored, made.read, made.bad = self.restored.copy(), self.read, self.bad
+        made.phases, made.report, made._repeated = self.phases.copy(), self.report, dict(self._repeated)
+        made.interventions, made.generated = self.interventions.copy(), self.generated.copy()
         return made
 
     def add(self, records: Iterable[Event | Unreadable]) -> int:
@@ -174,13 +169,25 @@ class Journal:
                     self.emergencies.append(record)
                 case "restored":
                     self.restored.append(record)
+                case "phase":
+                    self.phases.add(record)
+                case "ocean":
+                    self.report = record
+                case "intervention":
+                    self.interventions.append(record)
+                case "generated":
+                    self.generated.append(record)
         self.read += count
         return count
 
     def _is_news(self, event: Event) -> bool:
-        """Not a condition that says again what it said: its limit moved, or a session began."""
+        """Not what says again what it said: a condition whose limit moved, guards and reports that are as before."""
         if event.kind != "condition":
-            return True
+            said = repeated(event)
+            before = self._repeated.pop(event.kind, None)
+            if said is not None:
+                self._repeated[event.kind] = said
+            return said is None or said != before or event.severity in ALARMS
         condition = condition_of(event.data, event.step)
         before = self._said.get(condition.id, "unarmed")
         if len(self._said) < _MAX_CONDITIONS or condition.id in self._said:
@@ -284,6 +291,14 @@ def sentence(event: Event) -> str:
             if not isinstance(tags, list):
                 return _pairs(data)
             return f"{safe(data.get('name', '?'), 80)}: {', '.join(safe(tag, 40) for tag in tags[:8]) or 'no tags'}"
+        case "phase":
+            return phase_words(event) or _pairs(data)
+        case "ocean":
+            return ocean_words(event) or _pairs(data)
+        case "generated":
+            return generated_words(data)
+        case "intervention":
+            return intervention_words(data)
         case "note" | "alert":
             said = data.get("text") or data.get("message")
             if not said:

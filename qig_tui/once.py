@@ -1,7 +1,6 @@
 """`qig-tui RUN --once`: the picture as plain text or JSON, printed once. No Textual."""
 
 import json
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +14,16 @@ from qig_core.rundir.schema import Event, Heartbeat
 from qig_tui import journal as journals
 from qig_tui.charting import chart_metrics
 from qig_tui.picture import BasinView, ConditionRow, RunPicture
+from qig_tui.programs.constellation import advice_in_line
+from qig_tui.programs.constellation import in_line as report_in_line
+from qig_tui.programs.data import phase_data, plain, report_data
+from qig_tui.programs.phases import current, guard_in_line, in_line
 from qig_tui.series import Series
 from qig_tui.sources.checkpoints import in_sight, rest_of
 from qig_tui.sources.chronicle import Chronicle
-from qig_tui.sources.local import LocalSource, Update
+from qig_tui.sources.local import LocalSource, Update, open_run
+from qig_tui.sources.streams import StreamSource
+from qig_tui.sources.telemetry import Telemetry
 from qig_tui.text import (
     ABSENT,
     bar,
@@ -43,25 +48,41 @@ WATCH_S = 3.0
 _PAUSE_S = 0.05
 _EVENTS = 8
 _CHECKPOINTS = 6
+_GUARDS = 20
+_ADVICE = 3
 
 
-def take(run: RunDir, *, at: int | None = None, sleep: Callable[[float], None] = time.sleep) -> RunPicture:
+def take(
+    run: RunDir,
+    *,
+    at: int | None = None,
+    stream: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RunPicture:
     """Read a run whole and watch until its heartbeat has moved, or does not.
 
     Args:
         at: show it as it was at this step.
+        stream: show the samples of this one; what is judged and what happened is the run's.
 
     Raises:
         RunFormatError: the manifest, the telemetry or the events cannot be read.
-        LookupError: there is no sample at or before the step.
+        LookupError: there is no such stream, or no sample of it at or before the step.
     """
+    if stream is not None:
+        open_run(run, stream)
     # The whole file is the tail: minima and maxima are those of the run.
     source = LocalSource(run, tail_bytes=1 << 62)
     try:
         picture = RunPicture(source.manifest)
         picture.apply(source.look())
         settle(source, picture, picture.apply, sleep=sleep)
-        return picture if at is None else _as_it_was(source, picture, at)
+        if stream is None:
+            return picture if at is None else _as_it_was(source, source.telemetry, picture, picture, at)
+        beside = StreamSource(run, stream, tail_bytes=1 << 62)
+        looked = picture.of_stream(stream)
+        looked.apply_stream(beside.look())
+        return looked if at is None else _as_it_was(source, beside.telemetry, picture, looked, at)
     finally:
         source.close()
 
@@ -79,10 +100,15 @@ def settle(
         picture.liveness = Liveness(Word.SILENT, f"no beat for {WATCH_S:.0f} s")
 
 
-def _as_it_was(source: LocalSource, picture: RunPicture, step: int) -> RunPicture:
-    moment = source.index.moment(step, picture.history.branches)
+def _as_it_was(
+    source: LocalSource, telemetry: Telemetry, picture: RunPicture, looked: RunPicture, step: int
+) -> RunPicture:
+    """Args: telemetry, looked: of the stream that is shown; picture: of the run's own."""
+    moment = telemetry.index.moment(step, looked.history.branches)
     if moment is None:
-        raise LookupError(f"{picture.manifest.id!r} has no sample at or before step {step}")
+        whose = "" if looked.stream is None else f" of the stream {looked.stream}"
+        raise LookupError(f"{picture.manifest.id!r} has no sample{whose} at or before step {step}")
+    own = None if looked.stream is None else source.index.moment(moment.step, picture.history.branches)
     chronicle = Chronicle(source.run)
     try:
         journal = chronicle.until(moment, [session.id for session in picture.manifest.sessions])
@@ -90,7 +116,7 @@ def _as_it_was(source: LocalSource, picture: RunPicture, step: int) -> RunPictur
         raise RunFormatError(f"the events cannot be read: {error.strerror}") from error
     finally:
         chronicle.close()
-    return picture.until(moment, journal)
+    return looked.until(moment, journal, own)
 
 
 def _beats(run: RunDir, since: Heartbeat, sleep: Callable[[float], None]) -> bool:
@@ -107,7 +133,8 @@ def exit_code(picture: RunPicture) -> int:
 
 def status_line(picture: RunPicture) -> str:
     progress = picture.progress
-    parts = [f"{picture.name}  {picture.liveness.glyph} {safe(picture.liveness.text, 80)}"]
+    stream = "" if picture.stream is None else f" · {safe(picture.stream, 64)}"
+    parts = [f"{picture.name}{stream}  {picture.liveness.glyph} {safe(picture.liveness.text, 80)}"]
     if progress.step is not None:
         total = "" if progress.total is None else f" / {grouped(progress.total)}"
         share = "" if progress.fraction is None else f" ({percent(progress.fraction)})"
@@ -131,6 +158,7 @@ def as_text(picture: RunPicture) -> str:
         else f", as it was at step {grouped(moment.step)}, {clock(moment.t)}; alive or not is of now"
     )
     lines = [status_line(picture), f"run {safe(picture.manifest.id, 100)}{then}"]
+    lines += _program_lines(picture)
     lines += ["", _rule("METRICS"), *_metric_lines(picture)]
     lines += [
         "",
@@ -154,6 +182,19 @@ def as_text(picture: RunPicture) -> str:
 
 def _rule(title: str) -> str:
     return f"── {title} ".ljust(100, "─")
+
+
+def _program_lines(picture: RunPicture) -> list[str]:
+    """Where a run with phases stands in them, and how the Garys of a constellation do."""
+    phase, report = current(picture.phases()), picture.report()
+    if phase is not None:
+        held = [guard_in_line(guard) for guard in phase.guards[:_GUARDS] if guard.state != "ok"]
+        return ["", _rule("PHASE"), in_line(phase), *held]
+    if report is not None:
+        advice = [advice_in_line(each) for each in report.advice[:_ADVICE]]
+        unsound = [report.soundness] if report.sound is False else []
+        return ["", _rule("CONSTELLATION"), report_in_line(report), *unsound, *advice]
+    return []
 
 
 def _metric_lines(picture: RunPicture) -> list[str]:
@@ -230,11 +271,6 @@ def _checkpoint_lines(picture: RunPicture) -> list[str]:
     return lines
 
 
-def _plain(value: float | None) -> float | str | None:
-    """A number as JSON can hold it: what is not finite by its name."""
-    return value if value is None or math.isfinite(value) else number(value)
-
-
 def as_data(picture: RunPicture) -> dict[str, Any]:
     """The snapshot for scripts. Keys are only ever added."""
     history, progress = picture.history, picture.progress
@@ -245,7 +281,7 @@ def as_data(picture: RunPicture) -> dict[str, Any]:
         step, value = series.last or (None, None)
         spec = picture.spec(name)
         metrics[name] = {
-            "step": step, "last": _plain(value), "min": low, "max": high, "points": series.seen, "unit": spec.unit
+            "step": step, "last": plain(value), "min": low, "max": high, "points": series.seen, "unit": spec.unit
         }  # fmt: skip
     conditions = [
         {
@@ -254,9 +290,9 @@ def as_data(picture: RunPicture) -> dict[str, Any]:
             "unjudged": r.state == "unjudged",
             "metric": r.condition.metric,
             "comparison": r.condition.comparison,
-            "limit": _plain(r.condition.limit),
+            "limit": plain(r.condition.limit),
             "unit": r.condition.unit,
-            "value": _plain(r.value),
+            "value": plain(r.value),
             "margin": r.margin,
             "since_step": r.condition.since_step,
             "cause": list(r.condition.cause),
@@ -264,10 +300,10 @@ def as_data(picture: RunPicture) -> dict[str, Any]:
         for r in picture.condition_rows()
     ]
     basin = picture.basin()
-    moment = picture.moment
+    moment, report = picture.moment, picture.report()
     return {
         "run": picture.manifest.id,
-        "at": None if moment is None else {"step": moment.step, "t": _plain(moment.t)},
+        "at": None if moment is None else {"step": moment.step, "t": plain(moment.t)},
         "name": picture.manifest.name,
         "liveness": str(picture.liveness.word),
         "detail": picture.liveness.detail,
@@ -275,8 +311,12 @@ def as_data(picture: RunPicture) -> dict[str, Any]:
         "well": picture.is_well(),
         "step": progress.step,
         "total_steps": progress.total,
-        "eta_s": _plain(progress.eta_s),
+        "eta_s": plain(progress.eta_s),
         "regime": history.regime,
+        "stream": picture.stream,
+        "streams": list(picture.streams),
+        "phases": [phase_data(phase) for phase in picture.phases() if phase.event is not None],
+        "ocean": None if report is None else report_data(report),
         "metrics": metrics,
         "conditions": conditions,
         "basin": None

@@ -1,4 +1,4 @@
-"""What ctrl+p offers: actions, metrics, checkpoints, runs, themes. Imported when the palette is opened first.
+"""What ctrl+p offers: actions, metrics, streams, checkpoints, runs, themes. Imported when the palette is opened first.
 
 Names from files stand in plain content, never in markup.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MOST_RUNS = 200
 """Names are read from as many of the newest runs; of others the id is enough."""
-_FIRST = {"metric": 8, "checkpoint": 3, "run": 8, "theme": 0}
+_FIRST = {"metric": 8, "stream": 8, "checkpoint": 3, "run": 8, "theme": 0}
 """How many of a kind are offered before anything was typed; all of what is not named here."""
 
 
@@ -67,6 +67,7 @@ class Everything(Provider):
         for command in self.app.get_system_commands(self.screen):
             yield Entry(kind="", name=command.title, does=command.help, run=command.callback)
         yield from _metrics(self.screen)
+        yield from _streams(self.screen)
         yield from _checkpoints(self.screen)
         yield from self._runs
         yield Entry(kind="", name="Choose a theme", does="Every theme there is", run=self.app.search_themes)
@@ -95,13 +96,23 @@ class Everything(Provider):
 
 def _metrics(screen: object) -> Iterator[Entry]:
     """The metrics of a screen that can go to the chart of one."""
-    show, picture = getattr(screen, "show_metric", None), getattr(screen, "picture", None)
+    show, picture = getattr(screen, "show_metric", None), getattr(screen, "shown", None)
     if show is None or not isinstance(picture, RunPicture):
         return
     for metric in chart_metrics(picture):
         title = safe(picture.title(metric), 60)
         name = safe(metric, 60)
         yield Entry(kind="metric", name=f"{name}  {title}".rstrip(), run=partial(show, metric))
+
+
+def _streams(screen: object) -> Iterator[Entry]:
+    """The streams of the run of a screen that can look at another one."""
+    show, shown = getattr(screen, "show_stream", None), getattr(screen, "shown", None)
+    if show is None or not isinstance(shown, RunPicture) or not shown.streams:
+        return
+    for stream in (None, *shown.streams):
+        if stream != shown.stream:
+            yield Entry(kind="stream", name=stream or "the run's own", run=partial(show, stream))
 
 
 def _checkpoints(screen: object) -> Iterator[Entry]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from qig_core.checkpoints.ranking import DEFAULT_SCORE, best, last_good, latest
@@ -13,9 +14,13 @@ from qig_core.rundir.schema import Event, Heartbeat, Manifest, MetricSpec
 from qig_tui.detail import Cursor
 from qig_tui.history import History
 from qig_tui.journal import ALARMS, GLYPHS, SHOWN, Condition, Journal, verdict
+from qig_tui.programs.constellation import Report, report_of
+from qig_tui.programs.phases import Phase
 from qig_tui.series import Floats
 from qig_tui.sources.checkpoints import CheckpointEntry
-from qig_tui.sources.local import Backfill, Update
+from qig_tui.sources.local import Update
+from qig_tui.sources.streams import StreamUpdate
+from qig_tui.sources.telemetry import Backfill
 from qig_tui.text import ABSENT, grouped, number, safe, unit_text
 from qig_tui.travel import Moment
 
@@ -108,12 +113,25 @@ class BasinView:
 
 
 class RunPicture:
-    """One run as far as it has been read. `apply` and `backfill` fold in what a source found; the rest only looks."""
+    """One run as far as it has been read. `apply` and `backfill` fold in what a source found; the rest only looks.
 
-    def __init__(self, manifest: Manifest) -> None:
+    One of a further stream has that stream's samples, and everything else of the run's own picture (`follow`).
+    """
+
+    def __init__(self, manifest: Manifest, stream: str | None = None) -> None:
         self.manifest = manifest
+        self.stream = stream
+        """Whose samples these are; None: the run's own."""
+        self.streams: Sequence[str] = ()
+        """The further ones that the run has."""
         self.history = History()
+        self._of_run: History | None = None
+        """The samples of the run's own stream, where `history` is another one's."""
         self.journal = Journal()
+        self._specs: tuple[Manifest, dict[str, MetricSpec]] = manifest, {s.name: s for s in reversed(manifest.metrics)}
+        """Of a manifest by their names: it may declare thousands."""
+        self._report: tuple[Event | None, Report | None] | None = None
+        """The event that was read, and what it says."""
         self.liveness = Liveness(Word.SILENT, "not read yet")
         self.heartbeat: Heartbeat | None = None
         self.checkpoints: list[CheckpointEntry] = []
@@ -125,8 +143,12 @@ class RunPicture:
         """Step and basin that somebody measures distances from; None: from the run's first one."""
         self.moment: Moment | None = None
         """The moment that is shown; None: now."""
+        self.run_moment: Moment | None = None
+        """The same in the run's own stream, where `moment` is one of another."""
         self.problem: str | None = None
         """Why something cannot be read now."""
+        self._problem: str | None = None
+        """Of the further stream."""
         self.checkpoints_problem: str | None = None
         """Why the list of the checkpoints is empty, where that does not mean that there are none."""
         self.bytes_per_s: float | None = None
@@ -157,9 +179,45 @@ class RunPicture:
             self.checkpoints = _marked(self._listed, self._found_bad)
         self.checkpoints_problem = update.checkpoints_problem
         self.problem = update.problem or update.checkpoints_problem
+        if update.streams is not None:
+            self.streams = update.streams
         if update.lag_s is not None:
             self.lag_s = update.lag_s
         self.bytes_per_s, self.waiting_bytes = update.bytes_per_s, update.waiting_bytes
+
+    @property
+    def run_history(self) -> History:
+        """The samples of the run's own stream: what its conditions compare, and its progress."""
+        return self.history if self._of_run is None else self._of_run
+
+    def of_stream(self, stream: str) -> "RunPicture":
+        """The same run with the samples of a further stream, none of which is read yet."""
+        made = RunPicture(self.manifest, stream)
+        made.follow(self)
+        return made
+
+    def follow(self, run: "RunPicture") -> None:
+        """Take over what is known of the run but for its samples."""
+        self.manifest, self.streams, self.journal = run.manifest, run.streams, run.journal
+        self.liveness, self.heartbeat = run.liveness, run.heartbeat
+        self._listed, self._found_bad, self.checkpoints = run._listed, run._found_bad, run.checkpoints
+        self.checkpoints_problem = run.checkpoints_problem
+        self.problem = run.problem or self._problem
+        self.lag_s, self.bytes_per_s, self.waiting_bytes = run.lag_s, run.bytes_per_s, run.waiting_bytes
+        self._of_run = run.history
+
+    def apply_stream(self, update: StreamUpdate) -> None:
+        """Fold in what was found of the further stream."""
+        if update.restarted:
+            self.history = History()
+            self.backfilled = self.cursor = self.pinned = None
+        if update.head and self.history.reference is None:
+            first = History()
+            first.add(update.head)
+            self.history.reference = first.reference
+        self.history.add(update.samples)
+        self._problem = update.problem
+        self.problem = self.problem or update.problem
 
     def backfill(self, found: Backfill) -> None:
         """Fold in what lies before the part that is shown already."""
@@ -167,19 +225,23 @@ class RunPicture:
         if found.older is not None:
             self.history.prepend(found.older)
 
-    def until(self, moment: Moment, journal: Journal) -> "RunPicture":
+    def until(self, moment: Moment, journal: Journal, run_moment: Moment | None = None) -> "RunPicture":
         """As it was at a moment, to look at only; whether the run is alive is told of now.
 
         Args:
             journal: what had happened by then.
+            run_moment: of a picture of a further stream, the moment in the run's own; None where it had no sample yet.
         """
-        past = RunPicture(self.manifest)
-        past.moment, past.pinned = moment, self.pinned
+        past = RunPicture(self.manifest, self.stream)
+        past.moment, past.pinned, past.run_moment, past.streams = moment, self.pinned, run_moment, self.streams
         past.history, past.journal = self.history.until(moment), journal
+        if self._of_run is not None:
+            past._of_run = History() if run_moment is None else self._of_run.until(run_moment)
         past.cursor = self.cursor if self.cursor is not None and self.cursor.step <= moment.step else None
         past.liveness = self.liveness
         past._found_bad = self._found_bad
-        past.checkpoints = [entry for entry in self.checkpoints if _had_come(entry, moment)]
+        by_seq = moment if self.stream is None else run_moment
+        past.checkpoints = [entry for entry in self.checkpoints if _had_come(entry, moment, by_seq)]
         past.checkpoints_problem, past.problem, past.backfilled = (
             self.checkpoints_problem,
             self.problem,
@@ -210,11 +272,23 @@ class RunPicture:
         return self.moment is not None or self.liveness.word in WATCHED
 
     def spec(self, metric: str) -> MetricSpec:
-        """How a metric is to be shown: as declared later, as the manifest says, or by its bare name."""
-        declared = self.journal.specs.get(metric)
-        if declared is not None:
-            return declared
-        return next((s for s in self.manifest.metrics if s.name == metric), None) or MetricSpec(name=metric)
+        """How a metric is to be shown: as declared later, as the manifest says, or by its bare name.
+
+        In a further stream as the run declares it of that stream (gary2.phi), else as of the run's own.
+        """
+        if self.stream is not None and (found := self._declared(self.of_run(metric))) is not None:
+            label = found.label.removeprefix(f"{self.stream} ")
+            return msgspec.structs.replace(found, name=metric, label=label)
+        return self._declared(metric) or MetricSpec(name=metric)
+
+    def _declared(self, metric: str) -> MetricSpec | None:
+        if self._specs[0] is not self.manifest:
+            self._specs = self.manifest, {spec.name: spec for spec in reversed(self.manifest.metrics)}
+        return self.journal.specs.get(metric) or self._specs[1].get(metric)
+
+    def of_run(self, metric: str) -> str:
+        """What a metric is called in the run's own stream: gary2.phi."""
+        return metric if self.stream is None else f"{self.stream}.{metric}"
 
     def label(self, metric: str) -> str:
         """The short name of a metric: Φ, κ, drift, or as recorded."""
@@ -230,13 +304,13 @@ class RunPicture:
 
     @property
     def progress(self) -> Progress:
-        step = self.history.step
+        step = self.run_history.step
         beat = self.heartbeat
         if beat is not None and beat.step is not None and not self.ended and self.manifest.sessions:
             if beat.session == self.manifest.sessions[-1].id:
                 step = beat.step
         step, total = _countable(step), _countable(self.manifest.total_steps) or None
-        pace = self.history.seconds_per_step
+        pace = self.run_history.seconds_per_step
         if pace is None and beat is not None and beat.step_ms_p50 is not None:
             pace = beat.step_ms_p50 / 1e3
         eta = None
@@ -255,7 +329,7 @@ class RunPicture:
                 ConditionRow(
                     condition,
                     value,
-                    condition.margin(value, self.spec(condition.metric).range),
+                    condition.margin(value, (self._declared(condition.metric) or MetricSpec(name="")).range),
                     self.label(condition.metric) if condition.metric else condition.id,
                     unit_text(condition.unit),
                 )
@@ -266,7 +340,7 @@ class RunPicture:
         """The newest of what a condition compares: a sample's, the heartbeat's, or the one that its event told."""
         if condition.comparison in ("steady", "measured") or condition.statistic:
             return condition.value
-        found = self.history.latest(condition.metric)
+        found = self.run_history.latest(condition.metric)
         if found is None and condition.metric == "step_age" and self.heartbeat is not None:
             found = self.heartbeat.last_step_age_s
         return condition.value if found is None else found
@@ -300,6 +374,17 @@ class RunPicture:
             distance_rad=float(fisher_rao_distance(reference, values)),
             velocity_rad=None if previous is None else float(fisher_rao_distance(previous, values)),
         )
+
+    def phases(self) -> Sequence[Phase]:
+        """Every phase of the run, those to come too; none where it has none."""
+        return self.journal.phases.all(self.manifest.config)
+
+    def report(self) -> Report | None:
+        """What the Ocean of a constellation said last."""
+        event = self.journal.report
+        if self._report is None or self._report[0] is not event:
+            self._report = event, None if event is None else report_of(event)
+        return self._report[1]
 
     def is_well(self) -> bool:
         """Alive, paused included, or ended with 0; and no condition critical."""
@@ -347,10 +432,14 @@ def score_rule(manifest: Manifest) -> tuple[str, bool]:
     return (score, lower is not False) if isinstance(score, str) and score else (DEFAULT_SCORE, True)
 
 
-def _had_come(entry: CheckpointEntry, moment: Moment) -> bool:
-    """Whether a checkpoint was there at a moment: one of its own step was written after its sample."""
+def _had_come(entry: CheckpointEntry, moment: Moment, by_seq: Moment | None) -> bool:
+    """Whether a checkpoint was there at a moment: one of its own step was written after its sample.
+
+    Args:
+        by_seq: the moment in the run's own stream, whose seq a checkpoint knows.
+    """
     seq = None if entry.manifest is None else entry.manifest.seq
-    return entry.t <= moment.t if seq is None else seq <= moment.seq
+    return entry.t <= moment.t if seq is None or by_seq is None else seq <= by_seq.seq
 
 
 def _countable(steps: int | None) -> int | None:

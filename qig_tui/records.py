@@ -15,6 +15,17 @@ _MOST_ENTRIES = 1 << 16
 """A basin of more is no identity of 64 dimensions, and some of them are kept."""
 NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
+
+def as_float(value: object) -> float | None:
+    """A number; an integer that is beyond float64 is infinite."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 Columns = Iterable[tuple[str, NDArray[np.intp] | None, Floats]]
 
 

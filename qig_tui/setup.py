@@ -10,7 +10,7 @@ TAIL_BYTES = 4 << 20
 """So much of the telemetry is read before the first picture; what lies before it comes behind."""
 
 
-SCREENS = {"run": "1", "basin": "2", "safety": "3", "checkpoints": "4", "compare": "5", "notes": "6"}
+SCREENS = {"run": "1", "basin": "2", "safety": "3", "checkpoints": "4", "compare": "5", "notes": "6", "program": "7"}
 """The screens of a run, each with its key."""
 
 
@@ -29,6 +29,8 @@ class Setup(NamedTuple):
     """The step to open at."""
     screen: str = "run"
     """Which of `SCREENS` to open."""
+    stream: str | None = None
+    """Which further stream of the run to look at; None: its own."""
 
 
 DEFAULT = Setup()

@@ -11,7 +11,7 @@ from qig_tui.series import Floats, Ints
 SPEEDS = (1, 3, 10, 30, 100, 300, 1000)
 """How many seconds of the run a second of a replay shows."""
 _PAUSE_S = 20.0
-_STANDING_OUT = frozenset({"checkpoint", "restored", "emergency", "soft_reset", "start", "end"})
+_STANDING_OUT = frozenset({"checkpoint", "restored", "emergency", "soft_reset", "start", "end", "phase"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,8 @@ PICTURES: Sequence[tuple[str, str, str, str, tuple[str, ...]]] = (
     ("checkpoints.svg", "example", "160x36", "dark", ("--screen", "checkpoints")),
     ("compare.svg", "example", "160x48", "dark", ("--screen", "compare")),
     ("notes.svg", "example", "110x32", "light", ("--screen", "notes")),
-    ("charlie.svg", "charlie", "160x48", "dark", ("--screen", "program", "--at", "760")),
-    ("constellation.svg", "constellation", "160x48", "dark", ("--screen", "program")),
+    ("charlie.svg", "charlie", "160x48", "dark", ("--at", "900")),
+    ("constellation.svg", "constellation", "160x26", "dark", ("--screen", "program")),
     ("runs.svg", "", "120x12", "dark", ()),
 )
 NOTES = """\

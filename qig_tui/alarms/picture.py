@@ -86,7 +86,7 @@ class SafetyPicture:
         return [self._judged(row) for row in self.shown.condition_rows()]
 
     def _judged(self, row: ConditionRow) -> Judged:
-        turn, condition, history = self.book.since(row.condition), row.condition, self.shown.history
+        turn, condition, history = self.book.since(row.condition), row.condition, self.shown.run_history
         if row.state in ALARMS:
             why = blame_text(condition)
         elif row.state == "unarmed":
@@ -102,7 +102,7 @@ class SafetyPicture:
 
     def tell(self, alarm: Alarm) -> Told:
         """What is known of an alarm now."""
-        last_t = self.shown.history.t
+        last_t = self.shown.run_history.t
         stands = alarm.is_open(self.standing)
         so_far = None if last_t is None or last_t < alarm.raised.t else last_t - alarm.raised.t
         over = "to the end" if self.is_over else "" if stands else "its process"
@@ -110,10 +110,10 @@ class SafetyPicture:
 
     def _peak(self, alarm: Alarm) -> float | None:
         """Looked for once of an alarm that is over, where all of the run is read."""
-        history = self.shown.history
+        history = self.shown.run_history
         if alarm.cleared is None or self.now.backfilled is not None:
             return peak(alarm, history)
-        key = (*alarm.key, alarm.cleared.seq, self.now.history.segments)
+        key = (*alarm.key, alarm.cleared.seq, self.now.run_history.segments)
         if key not in self._peaks:
             if len(self._peaks) >= _MOST_PEAKS:
                 self._peaks.clear()

@@ -10,8 +10,8 @@ from qig_core.errors import ExitCode
 from qig_core.rundir.liveness import Word
 from qig_core.rundir.schema import Ack, Command, Event
 from qig_core.rundir.values import is_command_id
-from qig_tui.journal import as_float
 from qig_tui.picture import RunPicture
+from qig_tui.records import as_float
 from qig_tui.sources.emergencies import Emergency
 from qig_tui.sources.surroundings import Beside
 from qig_tui.text import clock, grouped, number, safe

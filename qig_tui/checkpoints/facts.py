@@ -133,7 +133,7 @@ def basin_distance(manifest: CheckpointManifest, picture: RunPicture) -> tuple[f
 
 def _metrics(manifest: CheckpointManifest, picture: RunPicture) -> Iterator[Fact]:
     for name in list(dict.fromkeys([*manifest.metrics, *manifest.nonfinite]))[:_MOST]:
-        value, now = value_of(manifest, name), picture.history.latest(name)
+        value, now = value_of(manifest, name), picture.run_history.latest(name)
         unit = picture.spec(name).unit
         # The unit stands once, but for bytes, of which it is a part of the number.
         once = unit if now is None or unit in _BYTES else ""

@@ -18,12 +18,11 @@ from qig_tui.commandline import (
     find_run,
     refuse,
     say,
+    stream_name,
     unwritten,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from qig_core.rundir.layout import RunDir
     from qig_tui.export.formats import Writer
     from qig_tui.export.reading import Survey, Wanted
@@ -97,7 +96,7 @@ def _export(arguments: argparse.Namespace) -> int:
         read_manifest(run)
     except RunFormatError as error:
         raise Refusal(str(error)) from error
-    path = _telemetry(run, arguments.stream)
+    path = run.telemetry(None if arguments.stream is None else stream_name(run, arguments.stream))
     names = [name for given in arguments.metrics for name in given.split(",") if name]
     wanted = Wanted(
         metrics=tuple(dict.fromkeys(names)),
@@ -146,14 +145,6 @@ def _target(run: "RunDir", arguments: argparse.Namespace) -> tuple[str, str]:
 def _check_free(output: str, *, force: bool) -> None:
     if not force and os.path.lexists(output):
         raise Refusal(f"{output!r} exists; --force replaces it")
-
-
-def _telemetry(run: "RunDir", stream: str | None) -> "Path":
-    known = run.streams()
-    if stream is not None and stream not in known:
-        there = f"it has {', '.join(known[:20])}" if known else "it has no further streams"
-        raise Refusal(f"the run has no stream {stream!r}; {there}")
-    return run.telemetry(stream)
 
 
 def _writer(kind: str, out: BinaryIO, known: "Survey", wanted: "Wanted", basins: bool, odd: Counter[str]) -> "Writer":

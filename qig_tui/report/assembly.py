@@ -29,13 +29,17 @@ class Report:
     reading: Reading
 
 
-def make_report(run: RunDir, tell: Tell) -> Report:
+def make_report(run: RunDir, tell: Tell, stream: str | None = None) -> Report:
     """Read a run and lay its report out.
+
+    Args:
+        stream: whose samples are told of; None: the run's own.
 
     Raises:
         RunFormatError: it cannot be read.
+        LookupError: there is no such stream.
     """
-    reading = read(run, tell)
+    reading = read(run, tell, stream=stream)
     manifest = reading.picture.manifest
     charts = [chart_of(reading.picture, name) for name in charted(reading)]
     figures: dict[str, Figure] = {}
@@ -68,7 +72,8 @@ def charted(reading: Reading) -> list[str]:
     """What is drawn: the headline metrics, those that raised an alarm or moved first, others where these are few."""
     known = chart_metrics(reading.picture)
     worst = [alarm.condition for alarm in reading.alarms.alarms if alarm.condition is not None]
-    alarmed = [name for condition in worst for name in (condition.metric, *condition.cause)]
+    of_stream = "" if reading.picture.stream is None else f"{reading.picture.stream}."
+    alarmed = [name.removeprefix(of_stream) for c in worst for name in (c.metric, *c.cause)]
     chosen = list(dict.fromkeys(name for name in (*HEADLINE, *alarmed) if name in known))
     for name in known:
         if len(chosen) < _LEAST_CHARTS and name not in chosen:

@@ -16,6 +16,7 @@ from qig_tui.commandline import (
     find_run,
     refuse,
     say,
+    stream_name,
     unwritten,
 )
 
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--output", metavar="DIR", help="default: report-RUN-ID in this folder; an older report gives way"
     )
+    made.add_argument("--stream", metavar="NAME", help="metrics and charts of a further stream: control, gary1")
     made.add_argument("--json", action="store_true", help="progress and result for programs")
     made.add_argument("--force", action="store_true", help="write into DIR whatever else it holds")
     return made
@@ -63,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run)
-    folder = Path(arguments.output or default_output(run, f"report-{file_id(run)}"))
+    beside = "" if arguments.stream is None else f"-{stream_name(run, arguments.stream)}"
+    folder = Path(arguments.output or default_output(run, f"report-{file_id(run)}{beside}"))
     # Before the run is read, which may take a while.
     _check(folder, force=arguments.force)
     from qig_core.errors import RunFormatError
@@ -72,8 +75,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
     progress = Progress(as_json=arguments.json)
     try:
-        made = make_report(run, progress)
-    except RunFormatError as error:
+        made = make_report(run, progress, arguments.stream)
+    except (RunFormatError, LookupError) as error:
         raise Refusal(str(error)) from error
     finally:
         progress.done()

@@ -12,6 +12,7 @@ from qig_tui.journal import SEVERITY_GLYPHS, sentence
 from qig_tui.report.checkpoints import checkpoint_lines
 from qig_tui.report.figures import Figure, name_of
 from qig_tui.report.markdown import fenced, md, moment, step_text, table
+from qig_tui.report.program import program_parts
 from qig_tui.report.reading import Reading
 from qig_tui.report.safety import alarm_lines, condition_lines, emergency_lines
 from qig_tui.report.samples import ROWS, sample_table
@@ -45,6 +46,7 @@ class Contents:
 def document(contents: Contents) -> str:
     """The whole text."""
     parts: list[tuple[str, list[str]]] = [
+        *program_parts(contents.reading.picture),
         ("Headline metrics", _metrics(contents)),
         ("Charts", _charts(contents)),
         ("Emergencies", emergency_lines(contents.reading, contents.charts, contents.emergency_names)),
@@ -59,7 +61,8 @@ def document(contents: Contents) -> str:
         ("How this was read", _honesty(contents)),
     ]
     picture = contents.reading.picture
-    lines = [MARK, "", f"# {md(picture.manifest.name or picture.manifest.id, 100)}", ""]
+    stream = "" if picture.stream is None else f" · {md(picture.stream, 64)}"
+    lines = [MARK, "", f"# {md(picture.manifest.name or picture.manifest.id, 100)}{stream}", ""]
     lines += [ended(contents.reading, contents.aftermath), ""]
     lines += facts(contents.reading, contents.aftermath)
     for title, body in parts:

@@ -1,5 +1,6 @@
 """A run read once from end to end for its report: the picture a dashboard would show, and what a screen forgets."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,8 +18,10 @@ from qig_tui.once import settle
 from qig_tui.picture import RunPicture
 from qig_tui.report.story import Story
 from qig_tui.sources.emergencies import EmergencyDetail, read_detail, together
-from qig_tui.sources.local import Backfill, LocalSource, Update
+from qig_tui.sources.local import LocalSource, Update, open_run
+from qig_tui.sources.streams import StreamSource
 from qig_tui.sources.surroundings import Surroundings
+from qig_tui.sources.telemetry import Backfill
 
 EMERGENCIES = 20
 """Newest ones that are told; a run that needs more has been told enough."""
@@ -63,12 +66,18 @@ class Reading:
     """When it was read."""
 
 
-def read(run: RunDir, tell: Tell, *, sleep: Callable[[float], None] = time.sleep) -> Reading:
+def read(run: RunDir, tell: Tell, *, stream: str | None = None, sleep: Callable[[float], None] = time.sleep) -> Reading:
     """Read a run whole, and watch whether a run that has not ended still beats.
+
+    Args:
+        stream: whose samples are told of; all else is the run's.
 
     Raises:
         RunFormatError: the manifest, the telemetry or the events cannot be read, or were replaced meanwhile.
+        LookupError: there is no such stream.
     """
+    if stream is not None:
+        open_run(run, stream)
     source = LocalSource(run)
     try:
         found = Reading(picture=RunPicture(source.manifest))
@@ -89,11 +98,31 @@ def read(run: RunDir, tell: Tell, *, sleep: Callable[[float], None] = time.sleep
         settle(source, found.picture, apply, sleep=sleep)
     finally:
         source.close()
+    if stream is not None:
+        _read_stream(run, stream, found, tell)
     known = [event for event in events if isinstance(event, Event)]
     found.alarms.follow(known)
     _read_emergencies(run, found, known)
     found.at = time.time()
     return found
+
+
+def _read_stream(run: RunDir, stream: str, found: Reading, tell: Tell) -> None:
+    """The samples of a further stream in the place of the run's own."""
+    source = StreamSource(run, stream)
+    try:
+        update, end = source.look(), source.telemetry.backfill_end
+        looked = found.picture.of_stream(stream)
+        looked.apply_stream(update)
+        if end:
+            older = source.telemetry.backfill(lambda share: tell("reading", round(share * end), end), threading.Event())
+            if older is None:
+                raise RunFormatError(f"{str(source.telemetry.path)!r} was replaced while it was read; try again")
+            looked.backfill(Backfill(share=None, older=older))
+    finally:
+        source.telemetry.close()
+    found.picture = looked
+    found.last = deque((one for one in update.samples if isinstance(one, Sample)), maxlen=LAST)
 
 
 def _read_emergencies(run: RunDir, found: Reading, events: Iterable[Event]) -> None:

@@ -80,7 +80,7 @@ def _alarm(reading: Reading, alarm: Alarm, *, is_open: bool) -> list[str]:
         return [name, raised, md(alarm.text, 300), ABSENT, ABSENT, ABSENT, lasted]
     raised = " → ".join(f"{GLYPHS[t.condition.state]} {t.condition.state} at {step_text(t.step)}" for t in alarm.turns)
     unit = f" {md(c.unit, 16)}" if c.unit else ""
-    values = (c.value, peak(alarm, reading.picture.history))
+    values = (c.value, peak(alarm, reading.picture.run_history))
     told = [ABSENT if value is None else number(value) + unit for value in values]
     return [name, raised, md(alarm.blame or c.metric, 200), *told, md(limit_text(c), 60), lasted]
 
@@ -98,7 +98,7 @@ def _lasted(alarm: Alarm, *, is_open: bool) -> str:
 def condition_lines(reading: Reading) -> list[str]:
     """Every condition as it stands at the end, the worst first."""
     picture, reasons = reading.picture, reading.alarms.reasons
-    measured = set(picture.history.metrics)
+    measured = set(picture.run_history.metrics)
     rows = []
     for row in sorted(picture.condition_rows(), key=lambda row: -SHOWN.index(row.state)):
         c = row.condition

@@ -1,11 +1,12 @@
 """What happened, folded from all events in bounded memory: the timeline and the marks of a chart. No disk."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from qig_core.rundir.schema import Event, Unreadable
 from qig_tui.journal import ALARMS, condition_of
+from qig_tui.programs.words import repeated
 from qig_tui.series import BEYOND
 from qig_tui.text import safe
 
@@ -14,7 +15,7 @@ _FIRST = 20
 _SEVERE = 150
 _MARKS = 1 << 16
 _KINDS = 100
-_MAX_CONDITIONS = 200
+_MAX_CONDITIONS = 1024
 _GOING_BACK = ("restored", "soft_reset")
 
 
@@ -35,6 +36,7 @@ class Story:
         self.marks: dict[str, list[int]] = {"critical": [], "warning": [], "checkpoint": [], "restored": []}
         """Steps at which something happened, for the charts."""
         self._said: dict[str, str] = {}
+        self._repeated: dict[str, Hashable] = {}
         self._place = 0
         self._first: list[Told] = []
         self._newest: deque[Told] = deque(maxlen=_NEWEST)
@@ -44,7 +46,7 @@ class Story:
 
     def add(self, records: Iterable[Event | Unreadable]) -> None:
         for event in records:
-            if isinstance(event, Unreadable) or (event.kind == "condition" and not self._is_news(event)):
+            if isinstance(event, Unreadable) or not self._is_news(event):
                 continue
             self._keep(event)
             self._mark(event)
@@ -72,11 +74,24 @@ class Story:
         self._newest.append(told)
         if event.severity == "critical":
             self._critical.append(told)
-        elif event.severity == "warning" or event.kind in ("start", "end", "command", "emergency", *_GOING_BACK):
+        elif event.severity == "warning" or event.kind in (
+            "start",
+            "end",
+            "command",
+            "emergency",
+            "phase",
+            *_GOING_BACK,
+        ):
             self._turning.append(told)
 
     def _is_news(self, event: Event) -> bool:
-        """Not a condition that says again what it said: after a start, and where its limit moves."""
+        """Not what says again what it said: a condition after a start, or whose limit moved; guards and reports."""
+        if event.kind != "condition":
+            said = repeated(event)
+            before = self._repeated.pop(event.kind, None)
+            if said is not None:
+                self._repeated[event.kind] = said
+            return said is None or said != before or event.severity in ALARMS
         condition = condition_of(event.data, event.step)
         name, state = condition.id, condition.state
         if name not in self._said and len(self._said) >= _MAX_CONDITIONS:

@@ -31,7 +31,7 @@ def ended(reading: Reading, aftermath: Aftermath) -> str:
     """How it ended and why, or that it has not, in a sentence or two."""
     picture = reading.picture
     manifest, word = picture.manifest, picture.liveness.word
-    step = picture.history.step
+    step = picture.run_history.step
     where = "before its first sample" if step is None else f"at step {safe(grouped(step), 30)}"
     after = where.replace("at", "after", 1) if step is not None else where
     if word == Word.EXITED:
@@ -74,10 +74,13 @@ def facts(reading: Reading, aftermath: Aftermath) -> list[str]:
     total = "" if manifest.total_steps is None else f" of {safe(grouped(manifest.total_steps), 30)}"
     progress = picture.progress.fraction
     share = "" if progress is None else f" ({percent(progress)})"
-    step = ABSENT if history.step is None else f"{safe(grouped(history.step), 30)}{total}{share}"
+    at = picture.run_history.step
+    step = ABSENT if at is None else f"{safe(grouped(at), 30)}{total}{share}"
+    stream = [] if picture.stream is None else [("stream", f"{md(picture.stream, 64)}: its metrics, charts and basin")]
     zone = time.strftime("%Z", time.localtime())
     rows = [
         ("run", md(manifest.id, 100)),
+        *stream,
         ("program", md(manifest.program, 100) or ABSENT),
         ("state", f"{picture.liveness.glyph} {md(picture.liveness.text, 80)}"),
         ("verdict", picture.verdict()[1]),

@@ -164,13 +164,13 @@ class BasinScreen(Pane):
 
     def action_pin(self, wanted: bool) -> None:
         """Measure from what is shown; where that is so already, or is not wanted any more, from the first basin."""
-        view, pinned = self.shown.basin(), self.picture.pinned
+        view, pinned = self.shown.basin(), self.run_watch.looked.pinned
         if view is None:
             return
         there = pinned is not None and pinned[0] == view.step
         origin = (view.step, view.values) if wanted and not there else None
         watch = self.run_watch
-        for picture in (watch.picture, watch.past, watch.still):
+        for picture in (watch.looked, watch.past, watch.still):
             if picture is not None:
                 picture.pinned = origin
         self.draw_all()
@@ -208,7 +208,8 @@ class BasinScreen(Pane):
             self.run_watch.tell("not from a browser; qig-tui export writes the numbers", title="nothing is copied")
             return
         write = basin_copy.as_json if form == "JSON" else basin_copy.as_numpy
-        text = write(self.picture.manifest.id, view.step, view.values)
+        stream = "" if self.shown.stream is None else f" {self.shown.stream}"
+        text = write(f"{self.picture.manifest.id}{stream}", view.step, view.values)
         self.app.copy_to_clipboard(text)
         title = f"basin of step {grouped(view.step)} as {form}, {grouped(len(text.encode()))} bytes"
         words = "sent to the terminal by OSC 52: tmux needs set-clipboard on, and some terminals refuse it"

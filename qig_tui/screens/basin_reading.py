@@ -30,7 +30,7 @@ class BasinMemory:
 
     file: BasinFile
     history: History
-    """Another one: the file was replaced."""
+    """Another one: the file was replaced, or another stream is looked at."""
     kept: Kept | None = None
     derived: Derived | None = None
     problem: str = ""
@@ -48,12 +48,13 @@ _memories: "WeakKeyDictionary[Watch, BasinMemory]" = WeakKeyDictionary()
 
 def _memory_of(watch: Watch) -> BasinMemory:
     """The one of this run, without what was read of a file that was replaced."""
-    history = watch.picture.history
+    history = watch.looked.history
     known = _memories.get(watch)
     if known is None:
-        known = _memories[watch] = BasinMemory(BasinFile(watch.run), history)
+        known = _memories[watch] = BasinMemory(BasinFile(watch.run, stream=watch.stream), history)
     elif known.history is not history:
-        known.file, known.history, known.kept, known.derived = BasinFile(watch.run), history, None, None
+        known.file, known.history = BasinFile(watch.run, stream=watch.stream), history
+        known.kept = known.derived = None
     return known
 
 
@@ -64,6 +65,7 @@ class Wanted:
     step: int
     seq: int | None
     kept: Kept
+    file: BasinFile
 
 
 class Read(Message):
@@ -134,21 +136,22 @@ class BasinReading:
 
     def derive(self, view: BasinView) -> None:
         """Find out what is not known of a basin. One at a time; asked again when it has come, the next."""
-        kept, shown, before = self.memory.kept, self._watch.shown, self._wanted
+        file, kept = self.memory.file, self.memory.kept
+        shown, before = self._watch.shown, self._wanted
         if kept is None or self._is_deriving:
             return
         seq = None if shown.moment is None else shown.moment.seq
         if shown.cursor is not None:
             seq = kept.seq_at(view.step)
-        wanted = Wanted(view.step, seq, kept)
-        if before is not None and before.kept.share is None and before.seq == seq:
+        wanted = Wanted(view.step, seq, kept, file)
+        if before is not None and before.file is file and before.kept.share is None and before.seq == seq:
             # What comes does not change what was; and of now there need not be a new map for each sample.
             same = before.step == view.step and (seq is not None or before.kept is kept)
             if same or (seq is None and time.monotonic() < self._rests_until):
                 return
         self._is_deriving, self._wanted = True, wanted
-        index = self._watch.source.index if len(three(shown, view, None)) == 2 else None
-        work = partial(self._work_out, wanted, view.values, index, self._watch.picture.history.branches)
+        index = self._watch.index if len(three(shown, view, None)) == 2 else None
+        work = partial(self._work_out, wanted, view.values, index, self._watch.looked.history.branches)
         self._screen.run_worker(work, thread=True, group="derive")
 
     def _work_out(self, wanted: Wanted, values: Floats, index: StepIndex | None, branches: Branches) -> None:
@@ -166,7 +169,7 @@ class BasinReading:
     def take_found(self, event: Found) -> None:
         self._is_deriving = False
         self._rests_until = time.monotonic() + min(max(_REST * event.took_s, _LEAST_REST_S), _MOST_REST_S)
-        if event.wanted is self._wanted:
+        if event.wanted is self._wanted and event.wanted.file is self.memory.file:
             self.memory.derived = event.derived
 
 

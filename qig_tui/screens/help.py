@@ -25,6 +25,7 @@ _GROUP_OF = {
     "events": EVENTS,
     **dict.fromkeys(("edit", "open_note", "contents"), NOTES),
     **dict.fromkeys(("hop", "leap", "first", "now", "speed", "freeze"), TIME),
+    "stream": LOOK,
     "pane": SCREENS,
     **dict.fromkeys(("back", "close", "leave", "suspend_process", "copy_text"), MOVING),
     **dict.fromkeys(("select_cursor", "move", "page", "go"), MOVING),

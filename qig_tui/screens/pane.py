@@ -1,4 +1,4 @@
-"""What the screens of a run have in common: its status above, the way through time and the keys below, six numbers."""
+"""What the screens of a run have in common: status above, the way through time and the keys below, seven numbers."""
 
 import time
 from typing import ClassVar
@@ -27,6 +27,7 @@ PANES = (
     ("4", "checkpoints", "Every checkpoint: verify, compare, prune, go back"),
     ("5", "compare", "This run beside the marked ones"),
     ("6", "notes", "The notes of this run, with formulas"),
+    ("7", "program", "The phases of a charlie run with their guards; the Garys of a constellation"),
 )
 
 
@@ -64,6 +65,16 @@ class Pane(Screen[None]):
             "less_than_sign", "speed(-1)", "slower", key_display="<", tooltip="Replay more slowly, 1 to 1000 times"
         ),
         Binding("greater_than_sign", "speed(1)", "faster", key_display=">", tooltip="Replay faster; begins a replay"),
+        Binding(
+            "left_parenthesis", "stream(-1)", "stream before", key_display="(", tooltip="Look at the stream before"
+        ),
+        Binding(
+            "right_parenthesis",
+            "stream(1)",
+            "stream",
+            key_display=")",
+            tooltip="Look at the next stream of the run: control, branch, gary1",
+        ),
         Binding("R", "write_report", "report", tooltip="Write a post-mortem with its charts into a folder here"),
         Binding("escape", "back", "back", show=False, tooltip="Back to where this came from"),
     ]
@@ -170,7 +181,7 @@ class Pane(Screen[None]):
             self._numbers_t = now
         verdict = shown.verdict()[1]
         keys = self._offered()
-        status, live = self.query_one(StatusLine), watch.picture
+        status, live = self.query_one(StatusLine), watch.looked
         status.show(watch.past or live, frozen=watch.still is not None, now=None if watch.past is None else live)
         if slow or keys != self._keys:
             self._keys = keys
@@ -186,15 +197,16 @@ class Pane(Screen[None]):
         if watch.past is None or watch.past.moment is None:
             scrubber.show((0, 1), None, 0.0, (), None)
             return
-        moment, live = watch.past.moment, watch.picture
+        moment, live = watch.past.moment, watch.looked
         scrubber.show(live.history.ends, moment.step, moment.t, marks(list(live.journal.events)), watch.speed)
 
     def _offered(self) -> list[tuple[str, str]]:
         """The keys of the last line: those that ask something of the run now, and some of those that show it."""
         known, commands = self.active_bindings, self.run_watch.commands
+        offered = (*NEEDED, *self.offered[:2], *self._by_run(), *self.offered[2:])
         shown = [
             (self.app.get_key_display(known[key].binding), known[key].binding.description)
-            for key in (*NEEDED, *self.offered)
+            for key in dict.fromkeys(offered)
             if key in known
         ]
         always = len(NEEDED)
@@ -202,6 +214,12 @@ class Pane(Screen[None]):
             others = [key for key in shown[always:] if key[0] not in ("space", "[")]
             return [*commands.keys, *shown[:always], *_IN_THE_PAST, *others]
         return [*commands.keys, *shown[:always], *commands.more_keys, *shown[always:]]
+
+    def _by_run(self) -> tuple[str, ...]:
+        """Keys that not every run has a use for."""
+        journal = self.picture.journal
+        program = ("7",) if self.NUMBER != "7" and (journal.phases or journal.report) else ()
+        return (*program, "right_parenthesis") if self.picture.streams else program
 
     def on_mount(self) -> None:
         self._is_composed = True
@@ -252,7 +270,16 @@ class Pane(Screen[None]):
 
     def action_first(self) -> None:
         self.run_watch.pause()
-        self.run_watch.go(self.picture.history.ends[0])
+        self.run_watch.go(self.run_watch.looked.history.ends[0])
+
+    def action_stream(self, direction: int) -> None:
+        self.run_watch.pause()
+        self.run_watch.step_stream(direction)
+
+    def show_stream(self, stream: str | None) -> None:
+        """Look at another stream of the run; None: its own."""
+        self.run_watch.pause()
+        self.run_watch.turn_to(stream)
 
     def action_now(self) -> None:
         self.run_watch.now()
@@ -264,7 +291,7 @@ class Pane(Screen[None]):
         self.run_watch.play(SPEEDS[self._speed])
 
     def action_pane(self, number: str) -> None:
-        """Another of the six screens, in the place of this one; the run screen stays below."""
+        """Another of the screens, in the place of this one; the run screen stays below."""
         if number == self.NUMBER:
             return
         if number == "1":

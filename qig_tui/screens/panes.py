@@ -38,4 +38,8 @@ def pane(number: str, watch: Watch, app: App[int]) -> Screen[None] | None:
             from qig_tui.screens.notes_pane import NotesPane
 
             return NotesPane(watch)
+        case "7":
+            from qig_tui.screens.program import ProgramScreen
+
+            return ProgramScreen(watch)
     return None

@@ -18,6 +18,7 @@ from qig_tui.widgets.chart_deck import ChartDeck
 from qig_tui.widgets.checkpoints import CheckpointStrip
 from qig_tui.widgets.events import EventList
 from qig_tui.widgets.filter_bar import FilterBar
+from qig_tui.widgets.program_panel import ProgramPanel
 from qig_tui.widgets.safety import SafetyPanel
 
 
@@ -50,6 +51,7 @@ class RunScreen(Pane):
             yield ChartDeck(lambda: self.shown, self.run_watch.memory, id="charts")
             with Vertical(id="side"):
                 yield SafetyPanel(id="safety")
+                yield ProgramPanel(id="program")
                 yield BasinPanel(id="basin")
         yield FilterBar("events", "words  -not  kind:checkpoint  severity:warning  step>1000", id="events-filter")
         with Horizontal(id="below"):
@@ -94,6 +96,10 @@ class RunScreen(Pane):
             self.run_watch.look_closer(self.query_one(ChartDeck).view)
         if slow:
             self.query_one(SafetyPanel).show(picture.condition_rows(), current=picture.watched)
+            has_program = self.query_one(ProgramPanel).show(
+                picture.phases(), picture.report(), picture.run_history.step
+            )
+            self.set_class(has_program, "-program")
             self.query_one(BasinPanel).show(picture.basin())
         strip = self.query_one(CheckpointStrip)
         strip.show(picture.checkpoints, picture.tagged, picture.checkpoints_problem, picture.no_checkpoints)
@@ -150,7 +156,7 @@ class RunScreen(Pane):
         """Open the list of the metrics; what is chosen there is remembered."""
         from qig_tui.screens.metrics import MetricsScreen
 
-        chosen = await self.app.push_screen_wait(MetricsScreen(self.picture, self.run_watch.memory.chosen))
+        chosen = await self.app.push_screen_wait(MetricsScreen(self.run_watch.looked, self.run_watch.memory.chosen))
         if chosen is not None:
             self.run_watch.memory.change(pinned=chosen.pinned, hidden=chosen.hidden)
             deck = self.query_one(ChartDeck)

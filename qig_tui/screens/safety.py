@@ -199,7 +199,10 @@ class SafetyScreen(Pane):
         chosen = self._place.chosen
         condition = chosen.row.condition if isinstance(chosen, Judged) else getattr(chosen, "condition", None)
         metric = "" if condition is None else condition.metric
-        if metric not in self.shown.history.metrics:
+        if metric and metric in self.shown.run_history.metrics:
+            # Limits are of the run's own metrics.
+            self.run_watch.turn_to(None)
+        else:
             words = f"{metric} has no values: there is no chart of it" if metric else "no metric belongs to this row"
             self.run_watch.tell(words)
             return

@@ -103,11 +103,11 @@ class Thinned:
 
 
 class BasinFile:
-    """The basins of one run's telemetry. One thread at a time reads it, a second one waits."""
+    """The basins of one run's telemetry, or of a further stream. One thread at a time reads it, a second one waits."""
 
-    def __init__(self, run: RunDir, most: int = MOST_BASINS) -> None:
+    def __init__(self, run: RunDir, most: int = MOST_BASINS, *, stream: str | None = None) -> None:
         self._most = most
-        self._tail: Tail[Sample] = Tail(run.telemetry(), Sample)
+        self._tail: Tail[Sample] = Tail(run.telemetry(stream), Sample)
         self._folded = Thinned(most)
         self._told: tuple[int, int, bool] | None = None
         self._lock = threading.Lock()

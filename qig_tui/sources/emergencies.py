@@ -18,8 +18,8 @@ from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import open_regular, read_document
 from qig_core.rundir.schema import Event
 from qig_core.rundir.values import is_run_id
-from qig_tui.journal import Condition, as_float, condition_of
-from qig_tui.records import NONFINITE
+from qig_tui.journal import Condition, condition_of
+from qig_tui.records import NONFINITE, as_float
 from qig_tui.text import safe
 
 MOST = 100

@@ -4,10 +4,10 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from qig_core.rundir.layout import RunDir
 from qig_core.rundir.reader import LineDecoder, open_regular
 from qig_core.rundir.schema import Sample, Scalars, Unreadable
 from qig_tui.detail import Again, Cursor, detail_of
@@ -33,8 +33,8 @@ class _Stretch:
 class StepIndex:
     """Noted by the threads that read a file, asked by those that read it again."""
 
-    def __init__(self, run: RunDir) -> None:
-        self._path = run.telemetry()
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._stretches: list[_Stretch] = []
         self._lock = threading.Lock()
 

@@ -1,6 +1,7 @@
 """A run directory on this machine's file system: the tail first, the rest behind it, then whatever is appended.
 
-`LocalSource` reads when asked and decides nothing; `read_run` is all that a worker thread does.
+`LocalSource` reads when asked and decides nothing; `read_run` is all that a worker thread does. A further stream of the
+run is read beside it, by `streams`.
 """
 
 import os
@@ -15,17 +16,16 @@ from qig_core.rundir.host import host_name
 from qig_core.rundir.layout import RunDir
 from qig_core.rundir.liveness import BeatWatch, Liveness
 from qig_core.rundir.reader import Tail, read_manifest, tail_start
-from qig_core.rundir.schema import Event, Heartbeat, Manifest, Sample, Scalars, Unreadable
+from qig_core.rundir.schema import Event, Heartbeat, Manifest, Sample, Unreadable
 from qig_tui.history import History
 from qig_tui.series import CAPACITY
 from qig_tui.setup import TAIL_BYTES
 from qig_tui.sources.checkpoints import CheckpointEntry, CheckpointShelf
 from qig_tui.sources.index import StepIndex
+from qig_tui.sources.telemetry import Backfill, Telemetry, check_stream, streams_of
 
-HEAD_BYTES = 1 << 16
 _POLL_S = 1.0
 _LOOK_BETWEEN_S = 0.2
-_REST_S = 0.1
 # inotify reports only what this host's kernel wrote: not for these.
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "9p", "ceph", "glusterfs", "beegfs", "afs", "gpfs"}
 
@@ -49,6 +49,8 @@ class Update:
     """Only where they changed."""
     checkpoints_problem: str | None = None
     """Why they cannot be listed."""
+    streams: list[str] | None = None
+    """Only where there are others."""
     bytes_per_s: float | None = None
     """None: not known yet."""
     waiting_bytes: int = 0
@@ -59,24 +61,20 @@ class Update:
     """The file's first samples, for the reference basin; only in the first look."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Backfill:
-    """How far the records before the tail have been read."""
-
-    share: float | None
-    """None: as far as they can be. It comes once, also where there was nothing to read."""
-    older: History | None = None
-    """All of them, at the end; None where there are none, or the file was replaced meanwhile."""
-
-
-def open_run(run: RunDir) -> Manifest:
+def open_run(run: RunDir, stream: str | None = None) -> Manifest:
     """The manifest of a run whose records can be read; those that are not there yet will come.
+
+    Args:
+        stream: a further one that is to be read as well.
 
     Raises:
         RunFormatError: the manifest, the telemetry or the events cannot be read: nothing can be judged.
+        LookupError: there is no such stream.
     """
     manifest = read_manifest(run)
-    for path in (run.telemetry(), run.events):
+    if stream is not None:
+        check_stream(stream, streams_of(run, manifest))
+    for path in (run.telemetry(), run.telemetry(stream), run.events):
         try:
             tail_start(path, 1 << 62)
         except OSError as error:
@@ -85,7 +83,7 @@ def open_run(run: RunDir) -> Manifest:
 
 
 class LocalSource:
-    """Reads one run directory.
+    """Reads one run directory; of its streams the run's own.
 
     Raises:
         RunFormatError: by the constructor, as `open_run` does.
@@ -97,17 +95,23 @@ class LocalSource:
         self._manifest_mark = _mark(run.manifest)
         self._watch = BeatWatch(run)
         self._shelf = CheckpointShelf(run)
-        self.backfill_end = tail_start(run.telemetry(), tail_bytes)
-        """Where the tail begins; what lies before it is the backfill's."""
-        self._samples: Tail[Sample] = Tail(run.telemetry(), Sample, start=self.backfill_end)
-        self.index = StepIndex(run)
+        self.telemetry = Telemetry(run, tail_bytes=tail_bytes)
         self._events: Tail[Event] = Tail(run.events, Event)
+        self._streams: list[str] | None = None
         self._first = True
         self._listed = -_POLL_S
         self._rate: tuple[float, int] = (time.monotonic(), self.backfill_end)
         self._bytes_per_s: float | None = None
         self._lock = threading.Lock()
-        self._rest_until = 0.0
+
+    @property
+    def index(self) -> StepIndex:
+        return self.telemetry.index
+
+    @property
+    def backfill_end(self) -> int:
+        """Where the tail begins; what lies before it is the backfill's."""
+        return self.telemetry.backfill_end
 
     def look(self) -> Update:
         """Everything that is new since the last look; the first one returns the tail."""
@@ -142,26 +146,17 @@ class LocalSource:
             # back as soon as it has ended must be offered what it saved at its end.
             self._listed = now
             update.checkpoints = self._shelf.changed()
+            streams = streams_of(self.run, self.manifest)
+            if streams != self._streams:
+                self._streams = update.streams = streams
         update.checkpoints_problem = self._shelf.problem
         if self._first:
-            update.head = self._head()
+            update.head = self.telemetry.head()
             self._first = False
         return update
 
     def _read_samples(self, update: Update) -> None:
-        samples: list[Sample | Unreadable] = []
-        while True:
-            start = self._samples.offset
-            batch = self._samples.poll()
-            if batch.restarted:
-                update.restarted = True
-                samples.clear()
-                self.backfill_end = start = 0
-                self.index.clear()
-            samples += batch.records
-            self.index.note(start, self._samples.offset, batch.records)
-            if not batch.more:
-                break
+        samples, update.restarted = self.telemetry.poll()
         update.samples = samples
         newest = samples[-1] if samples else None
         if not self._first and isinstance(newest, Sample) and self._is_here():
@@ -170,12 +165,12 @@ class LocalSource:
         then, offset = self._rate
         if self._first:
             # What lay there already did not come over time.
-            self._rate = (now, self._samples.offset)
+            self._rate = (now, self.telemetry.offset)
         elif now - then >= 2 * _POLL_S or update.restarted:
-            self._bytes_per_s = max(self._samples.offset - offset, 0) / max(now - then, 1e-3)
-            self._rate = (now, self._samples.offset)
+            self._bytes_per_s = max(self.telemetry.offset - offset, 0) / max(now - then, 1e-3)
+            self._rate = (now, self.telemetry.offset)
         update.bytes_per_s = self._bytes_per_s
-        update.waiting_bytes = max(_size(self.run.telemetry()) - self._samples.offset, 0)
+        update.waiting_bytes = self.telemetry.waiting_bytes
 
     def _is_here(self) -> bool:
         return bool(self.manifest.sessions) and self.manifest.sessions[-1].host == host_name()
@@ -192,50 +187,19 @@ class LocalSource:
                 break
         update.events = events
 
-    def _head(self) -> list[Sample]:
-        """The first samples of the file, where the tail does not hold them already."""
-        if not self.backfill_end:
-            return []
-        head = Tail(self.run.telemetry(), Sample)
-        try:
-            return [r for r in head.poll(HEAD_BYTES).records if isinstance(r, Sample)]
-        except OSError:
-            return []
-        finally:
-            head.close()
-
     def make_way(self) -> None:
         """Let the backfill rest for a moment: somebody waits for the screen."""
-        self._rest_until = time.monotonic() + _REST_S
+        self.telemetry.make_way()
 
     def backfill(
         self, progress: Callable[[float], None], stop: threading.Event, capacity: int = CAPACITY
     ) -> History | None:
         """What lies before the tail, scalars only; None where it was stopped or the file was replaced."""
-        end = self.backfill_end
-        tail: Tail[Scalars] = Tail(self.run.telemetry(), Scalars)
-        older = History(capacity)
-        try:
-            while tail.offset < end:
-                if (rest := self._rest_until - time.monotonic()) > 0 and stop.wait(rest):
-                    return None
-                start = tail.offset
-                batch = tail.poll(min(1 << 18, end - start))
-                if stop.is_set() or batch.restarted or self.backfill_end != end or tail.offset == start:
-                    return None
-                self.index.note(start, tail.offset, batch.records)
-                older.add(batch.records)
-                progress(tail.offset / end)
-        except OSError:
-            return None
-        finally:
-            tail.close()
-        # It may have been replaced while the last progress was told.
-        return older if self.backfill_end == end else None
+        return self.telemetry.backfill(progress, stop, capacity)
 
     def close(self) -> None:
         with self._lock:
-            self._samples.close()
+            self.telemetry.close()
             self._events.close()
 
 
@@ -262,7 +226,7 @@ def read_run(source: LocalSource, post: Callable[[Update | Backfill], None], sto
 def follow(source: LocalSource, post: Callable[[Update], None], stop: threading.Event) -> None:
     """Look again whenever something moved in the directory, and each second in any case, until `stop` is set."""
     try:
-        for _ in _hints(source.run.path, stop):
+        for _ in hints(source.run.path, stop):
             if stop.is_set():
                 return
             post(source.look())
@@ -270,7 +234,7 @@ def follow(source: LocalSource, post: Callable[[Update], None], stop: threading.
         source.close()
 
 
-def _hints(path: Path, stop: threading.Event) -> Iterator[None]:
+def hints(path: Path, stop: threading.Event) -> Iterator[None]:
     """Something may have changed. A notification is a hint; the second's tick is the truth."""
     if not is_network(path):
         import watchfiles
@@ -326,10 +290,3 @@ def _mark(path: Path) -> tuple[int, int, int]:
     except OSError:
         return (0, 0, 0)
     return (found.st_ino, found.st_mtime_ns, found.st_size)
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

@@ -224,4 +224,6 @@ def _said(row: Row) -> str:
         return row.reason or ""
     steps = [grouped(step) for step in (row.first_step, row.last_step) if step is not None]
     where = "" if not steps else f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} … {steps[-1]}"
+    if row.event.kind == "ocean":
+        return f"{where}; the newest: {sentence(row.event)}"
     return ", ".join(part for part in (where, row.reason) if part)

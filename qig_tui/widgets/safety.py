@@ -14,8 +14,8 @@ from qig_tui.widgets.lines import Lines, Part
 
 _BAR = 7
 _WORD = 9
-_ID = 15
-"""Cells of the longest id of the profiles that come with the trainer."""
+_ID, _LONGEST_ID = 15, 21
+"""Cells of the longest id of the profiles that come with the trainer, and of those with a Gary's name before them."""
 _RULE = 6
 """Cells of a heading that its rule wants between the title and what stands on the right."""
 _WIDE = 70
@@ -110,19 +110,20 @@ class SafetyPanel(Lines):
             yield self.strip(("dim", "no conditions are watched"))
             return
         found = fit(rows, max(height - 1, 0), blame=width < _WIDE)
+        longest = max((cell_len(row.condition.id) for row in found.rows), default=0)
         for i, row in enumerate(found.rows):
-            yield self._row(row, width)
+            yield self._row(row, width, longest)
             if i < found.blamed and row.story:
                 yield self.strip((_TONES[row.state], pad(f"  {row.story}", width)))
         if found.hidden:
             yield self.strip(("dim", f"  {more(found.hidden)}"))
 
-    def _row(self, row: ConditionRow, width: int) -> Strip:
+    def _row(self, row: ConditionRow, width: int, longest: int) -> Strip:
         tone = _TONES[row.state]
         with_bar, with_word = width >= 36, width >= 50
         bar = _BAR - with_word
         room = max(width - 2 - 9 - (bar + 2 if with_bar else 0) - (_WORD if with_word else 0), 4)
-        id_width = min(_ID, max(room - 8, room // 2)) if room >= 14 else room
+        id_width = min(max(min(longest, _LONGEST_ID), _ID), max(room - 8, room // 2)) if room >= 14 else room
         what = _compared(row, max(room - id_width - 1, 0))
         quiet = row.state == "unarmed"
         story = row.story if width >= _WIDE else ""

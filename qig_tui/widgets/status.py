@@ -95,7 +95,13 @@ def _groups(
         # The exit code is what the word says, and is never left out.
         word, detailed = f"{live.glyph} {safe(live.text, 30)}", False
     groups: list[tuple[int, list[Part]]] = [
-        (2, [("strong", clip(picture.name, 28))]),
+        # Whose numbers these are is not left out.
+        (2, [("strong", clip(picture.name, 28))])
+        if picture.stream is None
+        else (
+            1,
+            [("strong", clip(picture.name, 28 if width >= 100 else 12)), ("cursor", f" · {safe(picture.stream, 24)}")],
+        ),
         (_WORD, [(tone, word), ("text", f" {safe(live.detail, 30)}" if detailed and live.detail else "")]),
     ]
     if progress.step is not None:

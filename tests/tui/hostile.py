@@ -116,6 +116,10 @@ def samples(path: Path, *records: Any) -> None:
     lines(path / "telemetry.jsonl", *records)
 
 
+def samples_of(path: Path, stream: str, *records: Any) -> None:
+    lines(path / f"telemetry.{stream}.jsonl", *records)
+
+
 def events(path: Path, *records: Any) -> None:
     lines(path / "events.jsonl", *records)
 
@@ -209,6 +213,7 @@ def in_every_field(path: Path, text: str) -> None:
         ],
         event(30, text, {text: text, text + "2": [text], text + "3": {text: text}}, severity="critical", session=text),
         event(31, "metrics", {"specs": [{"name": text, **spec}]}),
+        *programs(text),
         condition(32, **alarm | {"state": "critical", "id": text + "d"}),
     )
     checkpoint(path, "step-00000010", reason=text, regime=text, tags={"tags": [text, text]}, conditions={text: text})
@@ -216,6 +221,34 @@ def in_every_field(path: Path, text: str) -> None:
     emergencies = path / "emergencies"
     emergencies.mkdir()
     document(emergencies / "e1.json", {"id": text, "cause": text, text: [text]})
+
+
+def programs(text: str) -> list[dict[str, Any]]:
+    """What a program of several phases or kernels would tell."""
+    guard = {key: text for key in "id label comparison unit state reason".split()} | {"limit": 0.5, "value": 0.1}
+    phase = {"name": text, "index": 2, "of": 3, "reason": text, "since_step": 0, "latest_step": 40}
+    gary = {"name": text, "role": text, "phi": 0.5, "flags": [text, text]}
+    advice = {key: text for key in "verb gary rung text".split()}
+    evidence = {"metric": text, "comparison": text, "unit": text, "value": 1.0, "limit": 0.5}
+    bound = {"name": text, "unit": text, "value": 1.0, "limit": 0.5}
+    done = {
+        "verb": text,
+        "gary": text,
+        "by": text,
+        "reason": text,
+        "bound": bound,
+        "before": {text: 1.0},
+        "undone": True,
+    }
+    report = {"garys": [gary, gary], "recommendations": [advice | {"evidence": [evidence]}], "digest": text}
+    report |= {"reasons": {f"{text}.phi": text, "modes": text}, "distances": [[0.0, 0.1], [0.1, 0.0]], "floor_rad": 0.2}
+    return [
+        event(33, "phase", phase | {"state": "judged", "guards": [guard, guard | {"state": "failed", "value": None}]}),
+        event(34, "phase", phase | {"state": "failed", "index": 3, "guards": [guard | {"state": "unknown"}]}),
+        event(35, "ocean", report),
+        event(36, "intervention", done),
+        event(37, "generated", {"prompt": text, "text": text}),
+    ]
 
 
 def _register_texts() -> None:
@@ -798,3 +831,95 @@ def _(path: Path) -> None:
     for i in range(5000):
         (path / "checkpoints" / f"step-{i:08d}").mkdir()
     checkpoint(path, "step-00005000")
+
+
+# Programs.
+
+
+@evil("programs-phases-odd")
+def _(path: Path) -> None:
+    manifest(path, config={"program": "charlie", "charlie": {"dormant_steps": "many", "awakening_steps": BIG}})
+    ordinary(path)
+    guard = {"id": "g", "label": "g", "comparison": "<", "limit": 0.5, "value": 0.1, "state": "ok"}
+    phase = {"name": "dormant", "index": 1, "of": 3, "state": "judged", "since_step": 0, "latest_step": 40}
+    strange = [None, 7, "nonfinite", [], {}, {"id": None, "value": NAN, "limit": INF}, {"value": DIGITS, "limit": "x"}]
+    nonfinite = {"guards.0.value": "nan", "guards.1.value": "inf", "guards.2.limit": 5, "guards": []}
+    events(
+        path,
+        event(0, "phase", {"name": "awakening", "guards": ["nonfinite", "divergence"]}),
+        event(1, "phase", phase | {"guards": strange, "nonfinite": nonfinite}),
+        event(2, "phase", phase | {"guards": {"a": 1}}),
+        event(3, "phase", phase | {"state": ["judged"], "guards": [guard]}),
+        event(4, "phase", phase | {"state": "to come", "guards": [guard]}),
+        event(5, "phase", phase | {"index": -4, "of": DIGITS, "guards": [guard]}, step=BIG),
+        event(6, "phase", phase | {"index": True, "of": None, "since_step": NAN, "latest_step": -BIG}),
+        event(7, "phase", phase | {"since_step": 2**60, "earliest_step": "x", "latest_step": 0.5, "name": ["a"]}),
+        event(8, "phase", None),
+        event(9, "phase", phase | {"index": 3, "of": 2, "guards": [guard | {"id": f"g{i}"} for i in range(300)]}),
+        event(10, "generated", {"prompt": ["a"], "text": None}),
+        event(
+            11, "phase", phase | {"index": 32, "of": 32, "state": "passed", "reason": ["r"], "guards": [guard] * 200}
+        ),
+    )
+
+
+@evil("programs-garys-odd")
+def _(path: Path) -> None:
+    manifest(path, config={"program": "constellation"}, streams=["gary1", "../gary2", "", "gary1"])
+    ordinary(path)
+    gary = {"name": "gary1", "role": "active", "phi": 0.5, "flags": ["up"]}
+    strange = [
+        gary,
+        gary,
+        None,
+        5,
+        [],
+        {"name": 7, "role": [], "phi": "x", "flags": "loss"},
+        {"phi": NAN, "drift": DIGITS},
+    ]
+    advice = [
+        None,
+        {},
+        {"rung": "shout", "evidence": [None, {"value": None, "limit": NAN}]},
+        {"evidence": "x", "verb": []},
+    ]
+    report = {"garys": strange, "recommendations": advice, "floor_rad": 0.4, "sound": False, "digest": 5}
+    square = [[0.0, None, "x"], [NAN], 7, None, [1e308, -1e308, DIGITS, 0.3, 0.2, 0.1, 0.0, 5.0]]
+    nonfinite = {"garys.0.phi": "nan", "min_rad": "inf", "distances.0.1": "-inf", "variance": ["nan"]}
+    events(
+        path,
+        event(0, "ocean", {}),
+        event(1, "ocean", {"garys": {"gary1": gary}}),
+        event(2, "ocean", {"garys": []}),
+        event(3, "ocean", report | {"distances": square, "reasons": ["modes"], "cooldowns": [1]}),
+        event(
+            4,
+            "ocean",
+            report | {"distances": {"0": []}, "modes": [1, {"share": NAN}], "pooled": "x", "variance": DIGITS},
+        ),
+        event(5, "intervention", {"before": 1, "after": [2], "bound": "x", "undone": "yes"}, severity="warning"),
+        event(6, "intervention", {"before": {"a": NAN}, "bound": {"limit": None, "value": DIGITS}, "undone": True}),
+        event(7, "ocean", report | {"distances": square, "nonfinite": nonfinite, "min_rad": None, "max_rad": -1e308}),
+    )
+    samples_of(path, "gary1", *[sample(i) for i in range(20)])
+
+
+@evil("programs-garys-many")
+def _(path: Path) -> None:
+    manifest(path, streams=[f"gary{i}" for i in range(600)])
+    ordinary(path)
+    garys = [{"name": f"gary{i}" + "測" * (i % 40), "role": "observer", "phi": i / 100} for i in range(90)]
+    distances = [[abs(i - j) / 100 for j in range(90)] for i in range(90)]
+    advice = [
+        {"verb": "sleep", "gary": f"gary{i}", "rung": "warn", "evidence": [{"metric": "m" * 99}] * 9}
+        for i in range(300)
+    ]
+    report = {"garys": garys, "distances": distances, "floor_rad": 0.03, "recommendations": advice, "sound": True}
+    events(
+        path,
+        event(
+            0,
+            "ocean",
+            report | {"modes": [{"share": 1 / 89}] * 89, "reasons": {f"gary{i}.phi": "x" for i in range(900)}},
+        ),
+    )

@@ -28,6 +28,8 @@ KEYS = (*"slyy", "plus", "plus", "minus", "left", "x", "right", *"mMnNgggv0l")
 ASIDE = (["question_mark"], ["a"], ["r"], ["o"], ["f", "x"], ["slash", "x"], ["down", "down", "enter"])
 """They open something, which escape closes."""
 SCREENS = {"2": "doOinv", "3": ["tab", "down", "v", "tab"], "4": ["down", "m", "o"], "5": ["d", "tab", "n"], "6": "T"}
+PROGRAM = {"7": ["down", "tab", "down", "tab", "pagedown", "right_parenthesis", "left_parenthesis"]}
+"""Of the runs that have a program: at any size."""
 """The other screens of a run, and keys of theirs."""
 TIME = ("left_square_bracket", "home", "left_curly_bracket", "end")
 PLAIN = ("files-", "manifest-", "sessions-", "heartbeat-", "unreadable")
@@ -90,8 +92,9 @@ async def look_around(app, pilot, screen, name, sizes):
         await pressed(app, pilot, ["space", "l", "plus", "0", "l", "space"])
         # At every size all of them; else one for every other run.
         turn = list(SCREENS)[hash_of(name) // 2 % len(SCREENS)] if hash_of(name) % 2 else ""
-        for number in SCREENS if len(sizes) > 1 else turn:
-            own = SCREENS[number]
+        screens = SCREENS if len(sizes) > 1 else turn
+        for number in [*screens, *(PROGRAM if name.startswith(("programs-", *ASKED)) else ())]:
+            own = (SCREENS | PROGRAM)[number]
             await pressed(app, pilot, [number, *own, *TIME])
             await pressed(app, pilot, ["escape" if number == "5" else "1"])
             await until(pilot, lambda: app.screen is screen or is_broken(app))
