@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from qig_tui.picture import RunPicture
-from qig_tui.programs.constellation import NUMBERS, Report, advice_in_line, in_line
+from qig_tui.programs.constellation import NUMBERS, Report, in_line
 from qig_tui.programs.phases import Phase, current
 from qig_tui.programs.words import intervention_words
 from qig_tui.report.markdown import Cell, md, step_text, table
@@ -20,10 +20,11 @@ def program_parts(picture: RunPicture) -> list[tuple[str, list[str]]]:
         parts.append(("Phases", _phases(phases)))
     if report is not None:
         done = [
-            f"- Step {step_text(event.step)}: {md(intervention_words(event.data), 400)}"
+            [step_text(event.step), md(intervention_words(event.data), 400)]
             for event in list(picture.journal.interventions)[-_MOST_DONE:]
         ]
-        parts.append(("Constellation", [*_constellation(report), "", *(done or ["Nothing was done to a Gary."])]))
+        told = table(["step", "done to a Gary"], done, right=[0]) or ["Nothing was done to a Gary."]
+        parts.append(("Constellation", [*_constellation(report), "", *told]))
     return parts
 
 
@@ -74,5 +75,9 @@ def _constellation(report: Report) -> list[str]:
         names = report.names
         pairs = ", ".join(f"{names[p.first]} and {names[p.second]} ({number(p.rad)} rad)" for p in report.too_near[:20])
         lines += ["", f"▼ Under the floor of {compact(report.floor_rad)} rad: {md(pairs, 1000)}."]
-    lines += ["", *(f"- {md(advice_in_line(each), 300)}" for each in report.advice[:20])]
-    return lines if report.advice else [*lines, "The Ocean recommends nothing."]
+    advice: list[list[Cell]] = [
+        [md(each.rung_text, 20), md(f"{each.verb} {each.gary}", 60), md(each.said, 300), step_text(each.since_step)]
+        for each in report.advice[:20]
+    ]
+    recommended = table(["rung", "recommended", "evidence", "since step"], advice, right=[3])
+    return [*lines, "", *(recommended or ["The Ocean recommends nothing."])]
