@@ -304,7 +304,7 @@ def show(run: Run, runs: Runs = None, json: Json = False) -> None:
     }
     rows = [*facts.items(), *lineage_rows(lineage)]
     if (program := manifest.config.get("program", "kernel")) != "kernel":
-        from qig_core.commands.ocean import where_it_stands
+        from qig_core.commands.programs import where_it_stands
 
         rows.insert(4, ("trains", f"{program}  {where_it_stands(summary.run)}"))
     for metric, number in sorted(summary.metrics.items()):
@@ -322,8 +322,8 @@ def ocean(
     json: Json = False,
 ) -> None:
     """What the frozen Ocean last said of a constellation: the Garys, how far apart they are, what it recommends."""
-    from qig_core.commands.ocean import report_at
-    from qig_core.commands.ocean import show as show_report
+    from qig_core.commands.programs import report_at
+    from qig_core.commands.programs import show as show_report
 
     show_report(report_at(find_run(run, runs), at), json=json)
 

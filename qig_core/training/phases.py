@@ -9,7 +9,7 @@ No phase can be skipped: `Phases.enter` takes the next one only, and only where 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from qig_core.measures.trend import rising
@@ -18,6 +18,7 @@ from qig_core.training.program_config import CharlieConfig
 PhaseName = Literal["dormant", "awakening", "demonstration"]
 PHASES: tuple[PhaseName, ...] = ("dormant", "awakening", "demonstration")
 GuardState = Literal["ok", "open", "failed", "unknown"]
+_MOST_PHIS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,13 @@ class Phases:
     """Held-out loss when awakening began."""
     phi_max: float = 0.0
     """The largest in this phase."""
+    phi: float | None = None
+    """At the last evaluation of this phase."""
     phis: list[float] = field(default_factory=list)
-    """Of every evaluation of this phase."""
+    """Of every `thinning`-th evaluation of this phase: of a long one a hundred or two, which is enough for a trend."""
+    thinning: int = 1
+    looks: int = 0
+    """Evaluations of phi in this phase."""
     ratio_max: float = 0.0
     """The largest held-out loss over `before` in this phase."""
     awoken: int | None = None
@@ -113,8 +119,12 @@ class Phases:
     def saw(self, *, phi: float | None = None, heldout: float | None = None) -> None:
         """Remember what an evaluation found; None and what is not finite are not remembered."""
         if phi is not None and math.isfinite(phi):
-            self.phi_max = max(self.phi_max, phi)
-            self.phis.append(phi)
+            self.phi, self.phi_max = phi, max(self.phi_max, phi)
+            if self.looks % self.thinning == 0:
+                self.phis.append(phi)
+            self.looks += 1
+            if len(self.phis) > _MOST_PHIS:
+                self.phis, self.thinning = self.phis[::2], 2 * self.thinning
         if heldout is not None and math.isfinite(heldout):
             self.first_heldout = heldout if self.first_heldout is None else self.first_heldout
             if self.before is not None:
@@ -130,7 +140,7 @@ class Phases:
                 label="Φ at every evaluation",
                 comparison="<",
                 limit=settings.phi_max,
-                value=self.phi_max if self.phis else None,
+                value=self.phi_max if self.looks else None,
                 final=True,
                 reason="not measured yet",
             ),
@@ -193,8 +203,7 @@ class Phases:
 
     def control_guards(self) -> list[Guard]:
         """Where nothing is suppressed there must be something to suppress."""
-        phi = self.phis[-1] if self.phis else None
-        return [_exceeds(self.settings.phi_max, phi)]
+        return [_exceeds(self.settings.phi_max, self.phi)]
 
     def demonstration_guards(self, *, changed: bool, phi: float | None, control_phi: float | None) -> list[Guard]:
         """Nothing is learnt any more, and phi came close to what it is where nothing was ever suppressed."""
@@ -229,7 +238,7 @@ class Phases:
         assert guards, "a phase has guards"
         assert all(guard.state == "ok" for guard in guards), "every guard must hold"
         self.name, self.since = name, step
-        self.phi_max, self.phis = 0.0, []
+        self.phi, self.phi_max, self.phis, self.thinning, self.looks = None, 0.0, [], 1, 0
         if name == "awakening":
             assert heldout is not None
             self.awoken, self.before, self.ratio_max = step, heldout, 0.0
@@ -251,7 +260,7 @@ class Phases:
 
     def state(self) -> dict[str, Any]:
         """Everything, as plain data."""
-        kept = ("name", "since", "first_heldout", "before", "phi_max", "phis", "ratio_max", "awoken", "digest")
+        kept = [each.name for each in fields(self) if each.name not in ("settings", "steps")]
         return {name: getattr(self, name) for name in kept} | {"phis": list(self.phis)}
 
     def restore(self, state: Mapping[str, Any]) -> None:

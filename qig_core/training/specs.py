@@ -80,7 +80,7 @@ _CONSTELLATION_SPECS = (
 def constellation_specs(optimizer: str, names: Sequence[str]) -> list[MetricSpec]:
     """The run's own metrics, means over the Garys where a Gary has the same, and each Gary's under its name."""
     own = specs_of(optimizer)
-    means = [_named(each, f"{each.label}, mean of the Garys") if each.name in _MEANS else each for each in own]
+    means = [_named(each, f"mean {each.label} of the Garys") if each.name in _MEANS else each for each in own]
     kept = [each for each in own if each.name in OF_A_GARY or each.name.startswith("drift_")]
     several = [_named(each, f"{name} {each.label}", f"{name}.{each.name}") for name in names for each in kept]
     return [*means, *_CONSTELLATION_SPECS, *several]

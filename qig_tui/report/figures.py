@@ -114,7 +114,7 @@ def _scale(first: int, last: int, columns: int) -> Scale:
 
 def name_of(data: ChartData) -> str:
     """What a metric is called in full: Φ integration, basin drift, loss."""
-    says_it_all = data.title and (data.label == data.metric or data.label in data.title.split())
+    says_it_all = data.title and (data.label == data.metric or f" {data.label} " in f" {data.title} ")
     return data.title if says_it_all else f"{data.label} {data.title}".strip()
 
 

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -192,6 +193,16 @@ def test_what_is_not_finite_is_never_remembered(phis: list[float], heldouts: lis
     assert math.isfinite(phases.phi_max)
     assert all(map(math.isfinite, phases.phis))
     assert phases.first_heldout is None or math.isfinite(phases.first_heldout)
+
+
+def test_a_long_phase_is_remembered_by_evenly_spaced_values_and_judged_by_its_last_and_largest() -> None:
+    phases = awake([])
+    for i in range(10_000):
+        phases.saw(phi=0.5 if i == 1 else 1e-5 * i)
+    assert 100 <= len(phases.phis) <= 200
+    gaps = {round(1e5 * (b - a)) for a, b in pairwise(phases.phis)}
+    assert gaps == {phases.thinning}
+    assert (phases.phi, phases.phi_max, phases.looks) == (1e-5 * 9999, 0.5, 10_000)
 
 
 def test_in_the_fewest_steps_every_phase_has_its_length() -> None:

@@ -1,4 +1,4 @@
-"""The Ocean's report of a constellation as a table and as JSON, from the events of its run. Reads; computes nothing."""
+"""What the events of a run tell of its program: its phase, the Ocean's report. Reads; computes nothing."""
 
 from collections.abc import Mapping
 from typing import Any
